@@ -1,0 +1,41 @@
+# Everything a newcomer needs; each target does its own set-up. Python 3.11 or newer is all that must be there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread a worker: two pytest workers on two cores must not fight over them.
+TEST_WORKERS ?= 2
+
+.PHONY: venv demo test lint bench docs slurm-sandbox clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m evaluate.detection.install
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/fastmoco campaign run benchmarks/campaigns/demo.yaml --root runs/demo --cluster local
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.perf
+
+docs: $(STAMP)
+	$(BIN)/python -m docs.build
+
+slurm-sandbox: $(STAMP)
+	$(BIN)/python -m tests.slurm.sandbox
+
+clean:
+	rm -rf runs site build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Which checkpoints meet which tasks, where and when."""

@@ -1,0 +1,1 @@
+"""Speed benchmarks: every figure is a ratio paired within one run."""

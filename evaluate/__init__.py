@@ -1,0 +1,1 @@
+"""Downstream tasks: what a checkpoint is worth, one file a task."""

@@ -1,0 +1,1 @@
+"""Any known checkpoint file, read without running it, as a canonical backbone."""

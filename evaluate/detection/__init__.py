@@ -1,0 +1,1 @@
+"""Detection and instance segmentation: the only importer of detectron2."""

@@ -1,0 +1,1 @@
+"""Named protocols, a file a task: frozen values with the source of every number. No torch, so planning is quick."""

@@ -1,0 +1,1 @@
+"""Semantic segmentation: the only importer of mmseg, mmengine and mmcv."""

@@ -1,0 +1,144 @@
+"""Frozen, validated settings: recipes, protocols, catalog and spec are all made of these, and fail in one sentence.
+
+A file's settings are checked with the line where each key stands, so that the sentence can say where to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from pretrain.errors import InputError, unknown
+
+Path_ = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with some fields changed; keys may be dotted (`optimizer.momentum`), strings are read as YAML.
+
+        Raises:
+            InputError: a key that does not exist (with those that do) or a value the field does not take.
+        """
+        values = self.model_dump()
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            place: Any = values
+            for parent in parents:
+                place = place.get(parent) if isinstance(place, dict) else None
+            if not isinstance(place, dict) or last not in place:
+                raise unknown(f"field of {type(self).__name__}", key, _leaves(values))
+            place[last] = yaml.safe_load(value) if isinstance(value, str) else value
+        try:
+            return type(self).model_validate(values)
+        except ValidationError as error:
+            raise InputError(f"{type(self).__name__}: {describe(error.errors()[0])}") from None
+
+    def differences(self, other: BaseModel) -> dict[str, tuple[Any, Any]]:
+        """Dotted field -> (here, there) for every field whose values differ; None where one side lacks it."""
+        here, there = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        keys = [*here, *(key for key in there if key not in here)]
+        return {key: (here.get(key), there.get(key)) for key in keys if here.get(key) != there.get(key)}
+
+
+def parse_sets(pairs: list[str]) -> dict[str, str]:
+    """`["lr=0.1", "optimizer.momentum=0.9"]` -> a mapping for `Settings.override`. Raises InputError without a `=`."""
+    changes = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {pair!r}: expected KEY=VALUE, for instance --set epochs=20")
+        changes[key.strip()] = value.strip()
+    return changes
+
+
+def load_yaml(path: Path) -> tuple[Any, dict[Path_, int]]:
+    """The content of a YAML file and the line (from 1) of every key and list item.
+
+    Raises:
+        InputError: no such file, not UTF-8, not YAML, or a key that stands twice.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"no file at {path}") from None
+    except (UnicodeDecodeError, PermissionError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[Path_, int] = {}
+        if node is not None:
+            _note_lines(node, (), lines, path)
+        return yaml.safe_load(text), lines
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from None
+
+
+def validate(model: type[M], value: Any, *, path: Path, lines: dict[Path_, int]) -> M:
+    """`value` as a `model`, or an InputError that names file, line and key. The first mistake is the one told."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}:{_line_of(first, lines)}: {describe(first)}") from None
+
+
+def describe(error: ErrorDetails) -> str:
+    """One of pydantic's error records as a sentence: which key, what was given, what was expected."""
+    where = ".".join(str(part) for part in error["loc"]) or "value"
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key '{where}'"
+    if kind == "missing":
+        return f"key '{where}' is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, got {error['input']!r}" if kind != "value_error" else f"{where}: {message}"
+
+
+def _leaves(values: Any, prefix: str = "") -> list[str]:
+    return list(_flat(values, prefix))
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, dict) and values:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: values}
+
+
+def _note_lines(node: yaml.Node, at: Path_, lines: dict[Path_, int], path: Path) -> None:
+    lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*at, key.value)
+            if place in lines:
+                raise InputError(f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice")
+            lines[place] = key.start_mark.line + 1
+            _note_lines(value, place, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _note_lines(value, (*at, index), lines, path)
+
+
+def _line_of(error: ErrorDetails, lines: dict[Path_, int]) -> int:
+    # pydantic's location can hold names of union members, which no file knows: take the longest part that is there.
+    best = 1
+    at: Path_ = ()
+    for part in error["loc"]:
+        if (*at, part) in lines:
+            at = (*at, part)
+            best = lines[at]
+    return best

@@ -1,0 +1,1 @@
+"""Rows to tables, statistics, plots and a report; pandas, no torch."""
