@@ -14,9 +14,9 @@ from results.row import Metric
 
 if TYPE_CHECKING:
     import torch
+    from pretrain.data.catalog import Catalog
 
     from evaluate.checkpoints.load import LoadedBackbone
-    from pretrain.data.catalog import Catalog
 
 
 @dataclass(frozen=True)

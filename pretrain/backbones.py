@@ -110,7 +110,8 @@ class CifarResNet(Backbone):
         norm_layer: Callable[..., nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        assert (depth - 2) % 6 == 0 and option in "AB"
+        assert (depth - 2) % 6 == 0
+        assert option in ("A", "B")
         norm = norm_layer or nn.BatchNorm2d
         self.name, self.width, self.stride = name, 64, 4
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)

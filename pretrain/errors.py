@@ -17,7 +17,7 @@ class RunFailedError(RuntimeError):
     """The work itself failed for a reason a sentence can tell (a full disk, a loss that is not finite): exit code 1."""
 
 
-class Interrupted(BaseException):  # noqa: N818 - it is no error, as KeyboardInterrupt is none
+class Interrupted(BaseException):
     """A signal asked the run to stop and its state is saved: the same command resumes. Exit code 128 + signal."""
 
     def __init__(self, signum: int, where: str) -> None:
