@@ -1,0 +1,89 @@
+"""Optimizers, parameter groups, and schedules as functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+
+class LARS(Optimizer):
+    """SGD with momentum whose step on each matrix is scaled by trust_coefficient * |w| / |g + wd*w| (You et al. 2017).
+
+    The local rate enters before the momentum, as in MoCo v3 (facebookresearch/moco-v3 `moco/optimizer.py`) and
+    SimCLR. Vectors and scalars (biases, norm scales) are neither adapted nor decayed, unless `adapt_1d`.
+
+    Args:
+        lr: may be changed between steps in `param_groups`.
+        momentum: of the update.
+        weight_decay: added to the gradient of matrices as wd * w.
+        trust_coefficient: eta of the paper, 0.001 in all recipes of the field.
+        adapt_1d: treat 1-d parameters like matrices (apex's LARC and the public Fast-MoCo probe do).
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        adapt_1d: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "adapt_1d": adapt_1d,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        assert closure is None, "LARS takes no closure"
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            updates = [self._scaled(p, p.grad, group) for p in parameters]
+            if not parameters:
+                continue
+            buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates)
+            torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+
+    @staticmethod
+    def _scaled(parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        if parameter.ndim <= 1 and not group["adapt_1d"]:
+            return gradient
+        gradient = gradient.add(parameter, alpha=group["weight_decay"])
+        size, length = parameter.norm(), gradient.norm()
+        local = group["trust_coefficient"] * size / length
+        # A parameter or a gradient of length 0 has no direction to scale: it takes the plain step.
+        return gradient * torch.where((size > 0) & (length > 0), local, torch.ones_like(local))
+
+
+def warmup_cosine(step: int, total: int, *, warmup: int, base_lr: float, start_lr: float, end_lr: float = 0.0) -> float:
+    """The lr at `step` (from 0) of `total`: linear from start_lr over `warmup` steps, then half a cosine to end_lr."""
+    if step < warmup:
+        return start_lr + (base_lr - start_lr) * step / warmup
+    return end_lr + (base_lr - end_lr) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+
+def cosine_momentum(step: int, total: int, start: float) -> float:
+    """The momentum of the key encoder at `step` of `total`: half a cosine from `start` to 1 (MoCo v3, BYOL)."""
+    return 1.0 - (1.0 - start) * 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+def split_by_decay(named: Iterable[tuple[str, Tensor]], *, decay_1d: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters with weight decay and without: 1-d ones (biases, norm scales) go to the second unless `decay_1d`."""
+    with_decay, without = [], []
+    for _, parameter in named:
+        (with_decay if decay_1d or parameter.ndim > 1 else without).append(parameter)
+    return with_decay, without
