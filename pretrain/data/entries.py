@@ -1,0 +1,198 @@
+"""What a data catalog may say: one frozen model a format. Importing this module needs neither torch nor numpy.
+
+Paths are relative to the catalog's file; `Catalog.resolve` makes them absolute.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+
+from pretrain.settings import Settings
+
+SPLITS = ("train", "val", "test")
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+# One path, or several; `*` and `{00..12}` are filled in when the set is opened.
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+# How many classes there are (checked against what is found), or their names in the order of the labels.
+Classes = Annotated[int, Field(ge=1)] | tuple[str, ...] | None
+
+
+class SplitEntry(Settings):
+    """Base of the formats whose splits stand in the catalog as `train`, `val` and `test`; at least one is there."""
+
+    @model_validator(mode="after")
+    def _some_split(self) -> SplitEntry:
+        if not self.splits():
+            raise ValueError("no split: expected at least one of train, val, test")
+        return self
+
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits that the entry has."""
+        return tuple(split for split in SPLITS if getattr(self, split, None))
+
+
+class ParquetEntry(SplitEntry):
+    """Hugging Face's image layout: a column `image: struct{bytes, path}` and a column `label: int64`."""
+
+    format: Literal["parquet"]
+    train: Paths | None = None
+    val: Paths | None = None
+    test: Paths | None = None
+    classes: Classes = None
+    image_column: str = "image"
+    label_column: str = "label"
+
+
+class ImageFolderEntry(SplitEntry):
+    """One folder a class: `train/CLASS/**/*.jpg`. The classes are those of `train`, in sorted order."""
+
+    format: Literal["imagefolder"]
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    classes: Classes = None
+
+
+class FileListEntry(SplitEntry):
+    """Text files with one image a line, relative to `root`: `CLASS/name.jpg`, or `name.jpg LABEL`.
+
+    `imagenet:1percent` and `imagenet:10percent` are SimCLR's lists, which are part of this package.
+    """
+
+    format: Literal["filelist"]
+    root: str
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    classes: Classes = None
+
+
+class TarEntry(SplitEntry):
+    """WebDataset's shards: files `KEY.jpg` (or another image suffix) and `KEY.cls` that holds the label as digits."""
+
+    format: Literal["tar"]
+    train: Paths | None = None
+    val: Paths | None = None
+    test: Paths | None = None
+    classes: Classes = None
+
+
+class TorchvisionEntry(Settings):
+    """A set that torchvision knows, by the names of `pretrain.data.torchvision_sets.SETS`.
+
+    `partition` picks one of the official partitions of the sets that have several (DTD and SUN397: 1 to 10).
+    """
+
+    format: Literal["torchvision"]
+    name: str
+    root: str
+    download: bool = False
+    partition: Annotated[int, Field(ge=1, le=10)] = 1
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the set's table names."""
+        from pretrain.data.torchvision_sets import facts
+
+        return facts(self.name).splits()
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from pretrain.data.torchvision_sets import facts
+
+        return facts(name).name
+
+
+class VocEntry(SplitEntry):
+    """PASCAL VOC layout: `YEAR/split` names `root/YEAR/ImageSets/Main/split.txt`. `classes: voc` means its 20."""
+
+    format: Literal["voc"]
+    root: str
+    train: Paths | None = None
+    val: Paths | None = None
+    test: Paths | None = None
+    classes: Literal["voc"] | tuple[str, ...] = "voc"
+
+
+class CocoSplit(Settings):
+    """A folder of images and the JSON that describes them."""
+
+    images: str
+    json_file: str = Field(alias="json")
+
+
+class CocoEntry(SplitEntry):
+    """COCO's JSON: boxes, and masks where the file has them. The classes are the file's categories."""
+
+    format: Literal["coco"]
+    train: CocoSplit | None = None
+    val: CocoSplit | None = None
+    test: CocoSplit | None = None
+
+
+class MasksSplit(Settings):
+    """A folder of images and one of masks; a mask bears its image's name with the suffix `.png`."""
+
+    images: str
+    masks: str
+
+
+class MasksEntry(SplitEntry):
+    """Class masks, 8-bit PNG: pixel value i is `classes[i]`; pixels with the value `ignore` do not count."""
+
+    format: Literal["masks"]
+    train: MasksSplit | None = None
+    val: MasksSplit | None = None
+    test: MasksSplit | None = None
+    classes: tuple[str, ...]
+    ignore: Annotated[int, Field(ge=0, le=255)] = 255
+
+
+class GeneratedEntry(SplitEntry):
+    """Base of the generated sets: `train`, `val` and `test` are numbers of images."""
+
+    train: PositiveInt | None = None
+    val: PositiveInt | None = None
+    test: PositiveInt | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class ShapesEntry(GeneratedEntry):
+    """The generated set `shapes`: one textured shape on a cluttered background, 10 classes. `size` in pixels."""
+
+    format: Literal["shapes"]
+    size: Annotated[int, Field(ge=16, le=1024)] = 64
+
+
+class ScenesEntry(GeneratedEntry):
+    """The generated set `scenes`: several shapes an image, in VOC layout with boxes and masks. `size` in pixels."""
+
+    format: Literal["shapes-scenes"]
+    size: Annotated[int, Field(ge=32, le=2048)] = 128
+
+
+Entry = Annotated[
+    ParquetEntry
+    | ImageFolderEntry
+    | FileListEntry
+    | TarEntry
+    | TorchvisionEntry
+    | VocEntry
+    | CocoEntry
+    | MasksEntry
+    | ShapesEntry
+    | ScenesEntry,
+    Field(discriminator="format"),
+]
+
+VOC_CLASSES: tuple[str, ...] = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)

@@ -1,0 +1,135 @@
+"""What a data set is, as a hash that needs no image decoded and does not change when the set is copied elsewhere."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrain.data.entries import (
+    CocoEntry,
+    Entry,
+    FileListEntry,
+    GeneratedEntry,
+    ImageFolderEntry,
+    MasksEntry,
+    ParquetEntry,
+    TarEntry,
+    TorchvisionEntry,
+    VocEntry,
+)
+from pretrain.data.images import SUFFIXES
+from pretrain.data.listing import list_files
+from pretrain.errors import InputError
+from pretrain.files import canonical_hash
+
+if TYPE_CHECKING:
+    from pretrain.data.catalog import Catalog
+
+_WHOLE_UP_TO = 64 << 20  # bytes: smaller files are hashed whole, of larger ones the size and both ends
+_END = 1 << 20
+_VOC_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass")
+
+
+def file_identity(path: Path) -> str:
+    """A hash of a file's size and content: all of it up to 64 MiB, beyond that its first and last MiB.
+
+    Raises:
+        InputError: no such file.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            if size <= _WHOLE_UP_TO:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.sha256(f"{size}\n".encode())
+            digest.update(stream.read(_END))
+            stream.seek(size - _END)
+            digest.update(stream.read())
+            return digest.hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"no file at {path}") from None
+
+
+def fill_in(catalog: Catalog, patterns: Sequence[str], name: str) -> list[Path]:
+    """The files that `patterns` mean: `{000..146}` and `{a,b}` are written out, then `*` and `?` are looked up.
+
+    Raises:
+        InputError: a pattern that matches no file.
+    """
+    paths: list[Path] = []
+    for pattern in patterns:
+        for plain in _braces(str(catalog.resolve(pattern))):
+            if any(sign in plain for sign in "*?["):
+                found = sorted(glob.glob(plain))  # noqa: PTH207 - the pattern is absolute
+            else:
+                found = [plain] if Path(plain).is_file() else []
+            if not found:
+                raise InputError(f"data set '{name}': no file at {plain}")
+            paths += [Path(path) for path in found]
+    return paths
+
+
+def entry_identity(catalog: Catalog, name: str) -> str:
+    """`Catalog.identity`."""
+    entry = catalog.entry(name)
+    said = entry.model_dump(mode="json", by_alias=True, exclude={"root", "download"})
+    for split in entry.splits():
+        said[split] = _split(catalog, name, entry, split)
+    return canonical_hash(said)
+
+
+def _split(catalog: Catalog, name: str, entry: Entry, split: str) -> Any:
+    value = getattr(entry, split, None)
+    if isinstance(entry, ParquetEntry | TarEntry):
+        return [file_identity(path) for path in fill_in(catalog, value, name)]
+    if isinstance(entry, ImageFolderEntry):
+        return _folder(catalog.resolve(value))
+    if isinstance(entry, FileListEntry):
+        from pretrain.data.filelist import open_split
+
+        return open_split(catalog, name, entry, split).identity
+    if isinstance(entry, VocEntry):
+        return [_voc(catalog.resolve(entry.root), part) for part in value]
+    if isinstance(entry, CocoEntry):
+        return [file_identity(catalog.resolve(value.json_file)), _folder(catalog.resolve(value.images))]
+    if isinstance(entry, MasksEntry):
+        return [_folder(catalog.resolve(value.images)), _folder(catalog.resolve(value.masks))]
+    if isinstance(entry, GeneratedEntry):
+        from pretrain.data.shapes import VERSION
+
+        return [value, VERSION]
+    assert isinstance(entry, TorchvisionEntry)
+    return split  # torchvision checks its own files against their published MD5
+
+
+def _voc(root: Path, part: str) -> Any:
+    year, _, split = part.rpartition("/")
+    base = root / year
+    lists = [base / "ImageSets" / kind / f"{split}.txt" for kind in ("Main", "Segmentation")]
+    return [
+        year,
+        {path.parent.name: file_identity(path) for path in lists if path.is_file()},
+        *(_folder(base / kind) for kind in _VOC_FOLDERS if (base / kind).is_dir()),
+    ]
+
+
+def _folder(path: Path) -> str:
+    return list_files(path, (*SUFFIXES, ".xml")).hash()
+
+
+def _braces(pattern: str) -> list[str]:
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if not match:
+        return [pattern]
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if numbers:
+        width = len(numbers[1])
+        choices = [str(number).zfill(width) for number in range(int(numbers[1]), int(numbers[2]) + 1)]
+    else:
+        choices = match[1].split(",")
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [filled for choice in choices for filled in _braces(before + choice + after)]

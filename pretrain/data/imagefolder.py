@@ -1,0 +1,85 @@
+"""Image folders: one folder a class, of any size."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pretrain.data.images import SUFFIXES, ImageSet, Source, number_classes
+from pretrain.data.listing import Listing, list_files
+from pretrain.errors import InputError
+
+if TYPE_CHECKING:
+    from pretrain.data.catalog import Catalog
+    from pretrain.data.entries import ImageFolderEntry
+
+
+class Files(Source):
+    """Image files below one folder. The names are one array, which workers share and pickle cheaply."""
+
+    def __init__(self, root: Path, names: np.ndarray, identity: str) -> None:
+        self.root, self.names, self.identity = Path(root), names, identity
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, row: int) -> Path:
+        """Where the image lies."""
+        return self.root / os.fsdecode(bytes(self.names[row]))
+
+    def encoded(self, row: int) -> bytes:
+        """The bytes of the file. Raises InputError when it is gone."""
+        try:
+            return self.path(row).read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"no image at {self.path(row)}") from None
+
+    def where(self, row: int) -> str:
+        """The path."""
+        return str(self.path(row))
+
+
+def open_split(catalog: Catalog, name: str, entry: ImageFolderEntry, split: str) -> ImageSet:
+    """One split of an image folder; the classes are the folders of `train`, or of the split where there is no train.
+
+    Raises:
+        InputError: a folder is missing, holds no image, or has images outside a class or of a class that train lacks.
+    """
+    root = catalog.resolve(getattr(entry, split))
+    listing = _listing(root, name)
+    of_images = _class_of(listing, root, name)
+    found = sorted(set(of_images.tolist()))
+    if split != "train" and entry.train is not None and isinstance(entry.classes, int | None):
+        train = catalog.resolve(entry.train)
+        found = sorted(set(_class_of(_listing(train, name), train, name).tolist()))
+    classes = number_classes([os.fsdecode(folder) for folder in found], entry.classes, name)
+    number = {os.fsencode(folder): index for index, folder in enumerate(classes)}
+    missing = sorted(set(of_images.tolist()) - set(number))
+    if missing:
+        raise InputError(f"data set '{name}': {root} has classes that train lacks: {os.fsdecode(missing[0])}, ...")
+    distinct, inverse = np.unique(of_images, return_inverse=True)
+    labels = np.array([number[bytes(folder)] for folder in distinct], dtype=np.int64)[inverse]
+    source = Files(root, listing.names, listing.hash())
+    return ImageSet(source, name=name, split=split, classes=classes, labels=labels)
+
+
+def _listing(root: Path, name: str) -> Listing:
+    try:
+        listing = list_files(root, SUFFIXES)
+    except InputError as error:
+        raise InputError(f"data set '{name}': {error}") from None
+    if not len(listing.names):
+        raise InputError(f"data set '{name}': no image below {root}; expected CLASS/*.jpg (or {', '.join(SUFFIXES)})")
+    return listing
+
+
+def _class_of(listing: Listing, root: Path, name: str) -> np.ndarray:
+    first, slash, _ = np.strings.partition(listing.names, b"/")
+    outside = np.flatnonzero(slash == b"")
+    if len(outside):
+        image = os.fsdecode(bytes(listing.names[outside[0]]))
+        raise InputError(f"data set '{name}': image {image} lies in {root} itself; expected one folder a class")
+    return first

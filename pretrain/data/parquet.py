@@ -1,0 +1,170 @@
+"""Parquet in Hugging Face's image layout. Row groups are read when first asked for; memory stays bounded.
+
+Training asks for rows in random order, which Parquet cannot give one by one. A row group is therefore unpacked at its
+first use: small sets into memory, larger ones into one file a row group in the cache, from which any image is one read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pretrain.data.cache import cache_root
+from pretrain.data.identity import file_identity, fill_in
+from pretrain.data.images import ImageSet, Source
+from pretrain.errors import InputError, unknown
+from pretrain.files import replacing
+
+if TYPE_CHECKING:
+    from pretrain.data.catalog import Catalog
+    from pretrain.data.entries import ParquetEntry
+
+IN_MEMORY_BYTES = 256 << 20  # of a split's image column; above, row groups are unpacked to the cache
+
+
+class ParquetImages(Source):
+    """The image column of some Parquet files.
+
+    Attributes:
+        starts: int64 (G + 1,), the first row of each row group over all files, and the number of rows.
+    """
+
+    def __init__(self, files: list[Path], column: str, name: str) -> None:
+        self.files, self.column = files, column
+        self._groups: list[tuple[int, int]] = []  # file, row group in it
+        counts: list[int] = []
+        image_bytes = 0
+        for number, path in enumerate(files):
+            metadata = _open(path).metadata
+            for group in range(metadata.num_row_groups):
+                described = metadata.row_group(group)
+                self._groups.append((number, group))
+                counts.append(described.num_rows)
+                image_bytes += sum(
+                    described.column(place).total_uncompressed_size
+                    for place in range(described.num_columns)
+                    if described.column(place).path_in_schema.split(".")[0] == column
+                )
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.in_memory = image_bytes <= IN_MEMORY_BYTES
+        self.identity = hashlib.sha256("\n".join(map(file_identity, files)).encode()).hexdigest()
+        self._unpacked: dict[int, tuple[bytes, np.ndarray]] = {}
+        self._name = name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_unpacked": {}}
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def encoded(self, row: int) -> bytes:
+        """The bytes of one image."""
+        group = int(np.searchsorted(self.starts, row, side="right")) - 1
+        inside = row - int(self.starts[group])
+        if self.in_memory:
+            if group not in self._unpacked:
+                self._unpacked[group] = self._read(group)
+            data, ends = self._unpacked[group]
+            return data[int(ends[inside]) : int(ends[inside + 1])]
+        rows = int(self.starts[group + 1] - self.starts[group])
+        with self._on_disk(group).open("rb") as stream:
+            stream.seek(8 * inside)
+            begin, end = np.frombuffer(stream.read(16), dtype=np.int64)
+            stream.seek(8 * (rows + 1) + int(begin))
+            return stream.read(int(end - begin))
+
+    def where(self, row: int) -> str:
+        """The file and the row in it."""
+        group = int(np.searchsorted(self.starts, row, side="right")) - 1
+        number, _ = self._groups[group]
+        first = self.starts[[file for file, _ in self._groups].index(number)]
+        return f"{self.files[number]} row {row - int(first)}"
+
+    def _read(self, group: int) -> tuple[bytes, np.ndarray]:
+        """The row group's images one after the other, and where each begins (int64, rows + 1)."""
+        number, inside = self._groups[group]
+        try:
+            table = _open(self.files[number]).read_row_group(inside, columns=[f"{self.column}.bytes"])
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.files[number]}, row group {inside}, cannot be read: {error}") from None
+        images = table.column(self.column).combine_chunks().field("bytes")
+        parts = [part or b"" for part in images.to_pylist()]
+        return b"".join(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+
+    def _on_disk(self, group: int) -> Path:
+        # Processes that unpack the same row group at once write the same content; the last rename wins.
+        path = cache_root() / "parquet" / self.identity[:32] / f"{group:06d}.bin"
+        if not path.exists():
+            data, ends = self._read(group)
+            with replacing(path) as stream:
+                stream.write(ends.tobytes())
+                stream.write(data)
+        return path
+
+
+def open_split(catalog: Catalog, name: str, entry: ParquetEntry, split: str) -> ImageSet:
+    """One split of a Parquet set; its labels are read at once, its images when asked for.
+
+    Raises:
+        InputError: a file is missing or no Parquet, lacks a column, or has labels that are no class.
+    """
+    files = fill_in(catalog, getattr(entry, split), name)
+    labels, names = [], None
+    for path in files:
+        opened = _open(path)
+        schema = opened.schema_arrow
+        for column in (entry.image_column, entry.label_column):
+            if column not in schema.names:
+                raise unknown(f"column of {path}", column, schema.names)
+        kind = schema.field(entry.image_column).type
+        if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+            raise InputError(f"{path}: column '{entry.image_column}' is {kind}, expected struct{{bytes, path}}")
+        column = opened.read(columns=[entry.label_column]).column(entry.label_column)
+        if not pa.types.is_integer(column.type) or column.null_count:
+            raise InputError(f"{path}: column '{entry.label_column}' is {column.type}, expected int64 without nulls")
+        labels.append(column.to_numpy().astype(np.int64))
+        names = names or _class_names(schema, entry.label_column)
+    values = np.concatenate(labels)
+    if not len(values):
+        raise InputError(f"data set '{name}': {files[0]} has no row")
+    classes = _classes(values, names, entry.classes, name)
+    source = ParquetImages(files, entry.image_column, name)
+    return ImageSet(source, name=name, split=split, classes=classes, labels=values)
+
+
+def _classes(
+    labels: np.ndarray, names: list[str] | None, given: int | tuple[str, ...] | None, name: str
+) -> tuple[str, ...]:
+    if isinstance(given, tuple):
+        classes = given
+    else:
+        classes = tuple(names or (str(label) for label in range(given or int(labels.max()) + 1)))
+        if given is not None and given != len(classes):
+            raise InputError(f"data set '{name}': the catalog says {given} classes, its files name {len(classes)}")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise InputError(
+            f"data set '{name}': labels run from {labels.min()} to {labels.max()}, expected 0 to {len(classes) - 1}"
+        )
+    return classes
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    # Hugging Face's `datasets` writes its features as JSON into the schema's metadata.
+    described = (schema.metadata or {}).get(b"huggingface")
+    if not described:
+        return None
+    feature = json.loads(described).get("info", {}).get("features", {}).get(column, {})
+    return feature.get("names")
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is no Parquet file: {error}") from None
