@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from pretrain.errors import InputError
 from pretrain.files import write_bytes
+
+if TYPE_CHECKING:  # reading what a file says of itself needs no torch
+    from torch import Tensor
 
 FORMAT = "fastmoco-backbone-1"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -59,6 +60,8 @@ class BackboneMetadata(BaseModel):
 
 def write_backbone(path: Path, tensors: dict[str, Tensor], metadata: BackboneMetadata) -> None:
     """Write the file whole or not at all. `tensors`: torchvision names without the head."""
+    from safetensors.torch import save
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "fastmoco": metadata.model_dump_json()}
     write_bytes(path, save(contiguous, metadata=header))
@@ -80,7 +83,7 @@ def read_metadata(path: Path) -> BackboneMetadata:
     if not Path(path).is_file():
         raise InputError(f"no backbone file at {path}")
     try:
-        with safe_open(str(path), framework="pt") as stream:
+        with safe_open(str(path), framework="numpy") as stream:
             header: dict[str, Any] = stream.metadata() or {}
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file: {error}") from None
