@@ -1,0 +1,82 @@
+"""Guards that can fail: the trunk stayed frozen, the labels fit the classes, each test image counts once.
+
+Shapes: N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from torch import nn
+
+from pretrain.backbones import fingerprint
+from pretrain.data.images import ImageSet
+from pretrain.errors import InputError, RunFailedError
+
+
+@contextmanager
+def frozen(trunk: nn.Module) -> Iterator[str]:
+    """Fingerprint of all weights and buffers (BN statistics too) before the block; after it, it must be the same.
+
+    Raises:
+        RunFailedError: the trunk changed. The numbers of such a run are worthless, so none is reported.
+    """
+    before = fingerprint(trunk)
+    yield before
+    after = fingerprint(trunk)
+    if after != before:
+        raise RunFailedError(
+            f"the frozen backbone changed during the run: fingerprint {before[:12]} before, {after[:12]} after "
+            "(weights and BN buffers)"
+        )
+
+
+def check_labels(images: ImageSet) -> None:
+    """Raises InputError: no image, a label outside the classes, or fewer than two classes among the labels."""
+    where = f"{images.name}, split {images.split}"
+    if len(images) == 0:
+        raise InputError(f"{where}: the split is empty, expected at least one image")
+    K = len(images.classes)
+    if images.multi_label:
+        if images.labels.shape[1] != K:
+            raise InputError(f"{where}: labels have {images.labels.shape[1]} columns, expected one per class: {K}")
+        return
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= K:
+        wrong = low if low < 0 else high
+        row = int(np.flatnonzero(images.labels == wrong)[0])
+        raise InputError(f"{where}: label {wrong} of {images.where(row)} is outside 0..{K - 1} ({K} classes)")
+    if K < 2 or (images.split == "train" and low == high):
+        raise InputError(f"{where}: all images are of one class ('{images.classes[low]}'), expected at least two")
+
+
+def check_same_classes(train: ImageSet, test: ImageSet) -> None:
+    """Raises InputError: the two splits do not number the same classes."""
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes)) or ["their order"]
+        raise InputError(
+            f"{train.name}: split {test.split} has {len(test.classes)} classes, split {train.split} has "
+            f"{len(train.classes)}, expected the same list (they differ in {', '.join(odd[:5])})"
+        )
+
+
+class EachOnce:
+    """Counts how often each of N images was measured; `check` demands exactly once each, on any number of ranks."""
+
+    def __init__(self, n: int) -> None:
+        self.counts = np.zeros(n, dtype=np.int64)
+
+    def saw(self, indices: np.ndarray) -> None:
+        """These images (by index) were measured; padding must have been taken off before."""
+        np.add.at(self.counts, indices, 1)
+
+    def check(self) -> None:
+        """Raises RunFailedError: an image was left out or counted twice."""
+        wrong = np.flatnonzero(self.counts != 1)
+        if len(wrong):
+            raise RunFailedError(
+                f"{len(wrong)} of {len(self.counts)} test images were not counted exactly once (image {wrong[0]}: "
+                f"{self.counts[wrong[0]]} times)"
+            )

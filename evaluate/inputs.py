@@ -1,0 +1,134 @@
+"""The images of a task as the backbone will see them: splits, limits, the size rule, normalisation, loading.
+
+Shapes: B batch, H W size, N samples.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pretrain.data.transforms import test_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from evaluate.guards import check_labels, check_same_classes
+from evaluate.protocols.images import ImageProtocol
+from evaluate.task import Job
+from pretrain.data.images import ImageSet
+from pretrain.data.splits import few
+from pretrain.errors import InputError
+from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
+
+log = logging.getLogger("fastmoco")
+
+SWAV_STD = (0.228, 0.224, 0.225)  # swav eval_linear.py
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How pixels become the backbone's input at test time; everything a feature depends on besides the weights.
+
+    `resize` None: the image is used at its own size (`crop` says which size that is), neither resized nor cropped.
+    """
+
+    resize: int | None
+    crop: int
+    interpolation: str
+    normalization: Normalization
+
+    def transform(self):
+        """A callable, (H, W, 3) uint8 -> (3, crop, crop) float32."""
+        return test_transform(self.resize or self.crop, self.crop, self.interpolation, self.normalization)
+
+
+def job_images(job: Job) -> tuple[ImageSet, ImageSet]:
+    """The train and test images of a job, checked: labels within range, same classes, more than one, none empty.
+
+    Raises:
+        InputError: whatever of that does not hold, or a split that the set lacks.
+    """
+    protocol = job.protocol
+    assert isinstance(protocol, ImageProtocol)
+    train = job.catalog.images(job.data, "train")
+    test = test_images(job, protocol.test_split)
+    for images in (train, test):
+        check_labels(images)
+    check_same_classes(train, test)
+    return limited(train, protocol.train_limit, job.seed), limited(test, protocol.test_limit, job.seed)
+
+
+def test_images(job: Job, split: str) -> ImageSet:
+    """The split to measure on; "auto" prefers `test` to `val`."""
+    if split != "auto":
+        return job.catalog.images(job.data, split)
+    try:
+        return job.catalog.images(job.data, "test")
+    except InputError as no_test:
+        try:
+            return job.catalog.images(job.data, "val")
+        except InputError:
+            raise no_test from None
+
+
+def limited(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
+    """A stratified subset of about `limit` images, the same for the same seed; all of them when None."""
+    if limit is None or limit >= len(images):
+        return images
+    if images.multi_label:
+        rows = np.random.default_rng(seed).permutation(len(images))[:limit]
+        return images.subset(np.sort(rows))
+    return images.subset(few(images.labels, fraction=limit / len(images), seed=seed))
+
+
+def input_spec(protocol: ImageProtocol, images: ImageSet, normalization: Normalization) -> InputSpec:
+    """The test-time input of a protocol for this set, by the size rule of `ImageProtocol`.
+
+    The set's first image stands for its size; what the rule decides is logged in one line.
+    """
+    height, width = images.decode(0).shape[:2]
+    chosen = {
+        "checkpoint": normalization,
+        "imagenet": Normalization(mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        "swav": Normalization(mean=IMAGENET_MEAN, std=SWAV_STD),
+        "none": Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    }[protocol.normalization]
+    if max(height, width) <= protocol.native_up_to_px:
+        side = min(height, width)
+        log.info("%s: images of %dx%d px are used at their own size (native_up_to_px)", images.name, width, height)
+        return InputSpec(None, side, protocol.interpolation, chosen)
+    return InputSpec(protocol.resize, protocol.image_size, protocol.interpolation, chosen)
+
+
+class _Inputs(Dataset):
+    """(input (3, H, W), index) of each image; the index lets the receiver count every image exactly once."""
+
+    def __init__(self, images: ImageSet, transform) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.images.decode(index)), index
+
+
+def batches(images: ImageSet, spec: InputSpec, *, batch_size: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs (B, 3, H, W) and indices (B,) of all images in order, from `start` on, the last batch included."""
+    inputs = _Inputs(images, spec.transform())
+    remaining = torch.utils.data.Subset(inputs, range(start, len(images)))
+    workers = worker_count(spec.crop, len(images) - start)
+    yield from DataLoader(
+        remaining, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available(), shuffle=False
+    )
+
+
+def worker_count(side_px: int, n: int) -> int:
+    """How many loader processes pay off: none for small images or few of them, else the other cores, at most 8."""
+    if side_px <= 64 or n < 512:
+        return 0
+    return min(8, len(os.sched_getaffinity(0)) - 1)

@@ -1,0 +1,118 @@
+"""Weighted k nearest neighbours on frozen features: exact, in blocks, in memory that the blocks alone decide.
+
+Shapes: Q queries of a chunk, M training images of a block, D feature width, N training images, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluate import metrics
+from evaluate.features import Features
+from evaluate.gemm import matmul
+from evaluate.guards import EachOnce
+from evaluate.probe_data import job_features
+from evaluate.protocols.knn import PROTOCOLS, KnnProtocol
+from evaluate.task import Job
+from pretrain.errors import InputError
+from pretrain.progress import progress
+from results.row import Metric
+
+log = logging.getLogger("fastmoco")
+
+
+def run(job: Job) -> list[Metric]:
+    """kNN accuracy of a frozen backbone; the main metric is top-1 at the protocol's `k`.
+
+    Raises:
+        InputError: k exceeds the training set, or whatever `job_images` and `extract` refuse.
+    """
+    protocol = job.protocol
+    assert isinstance(protocol, KnnProtocol)
+    train, test, classes = job_features(job)
+    ks = usable_ks(protocol, len(train))
+    top5 = {k: np.zeros((len(test), min(5, classes)), dtype=np.int64) for k in ks}
+    once = EachOnce(len(test))
+    with progress("kNN", len(test)) as bar:
+        for start, similarity, index in neighbours(train, test, max(ks), protocol, job.device):
+            stop = start + len(similarity)
+            labels = torch.from_numpy(train.labels)[index]
+            for k in ks:
+                scores = vote(similarity[:, :k], labels[:, :k], classes, protocol)
+                top5[k][start:stop] = metrics.top_classes(scores.numpy())
+            once.saw(np.arange(start, stop))
+            bar.advance(stop - start)
+    once.check()
+    metrics.save_correct(job.out, top5[protocol.k][:, 0] == test.labels)
+    rows = metrics.accuracies(top5[protocol.k], test.labels, classes, seed=job.seed, detail={"k": protocol.k})
+    for k in ks[1:]:
+        correct = top5[k][:, 0] == test.labels
+        rows.append(metrics.share(f"top1/k{k}", correct, seed=job.seed, n=len(test), detail={"k": k}))
+    return rows
+
+
+def usable_ks(protocol: KnnProtocol, n_train: int) -> list[int]:
+    """The k's to report, the main one first.
+
+    Raises:
+        InputError: the main k, or a k of a list that is not the preset's own, exceeds the training set.
+    """
+    preset = PROTOCOLS.get(protocol.name)
+    own_list = preset is not None and preset.also_k == protocol.also_k
+    too_large = [k for k in protocol.also_k if k > n_train]
+    wrong = [protocol.k] if protocol.k > n_train else [] if own_list else too_large
+    if wrong:
+        raise InputError(f"k is {wrong[0]}, but there are only {n_train} training images: expected k <= {n_train}")
+    if too_large:
+        log.info("k=%s left out: only %d training images", ",".join(map(str, too_large)), n_train)
+    return [protocol.k, *(k for k in protocol.also_k if k <= n_train and k != protocol.k)]
+
+
+def neighbours(
+    train: Features, queries: Features, k: int, protocol: KnnProtocol, device: torch.device
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(start, similarity (Q, k), index (Q, k)) for each chunk of queries in order, the most similar first.
+
+    Exact: every pair is compared. A chunk of queries meets the training images block by block and keeps its k best, so
+    memory is one chunk, one block and their (Q, M) similarities. Results are on the CPU.
+    """
+    for start, chunk in queries.blocks(protocol.query_chunk):
+        query = _prepared(chunk, protocol.l2_normalize, device)  # (Q, D)
+        best: Tensor | None = None
+        index: Tensor | None = None
+        buffer = torch.empty(len(query) * protocol.train_block, device=device)
+        for block_start, block in train.blocks(protocol.train_block):
+            keys = _prepared(block, protocol.l2_normalize, device)  # (M, D)
+            out = buffer[: len(query) * len(keys)].view(len(query), len(keys))
+            found, at = matmul(query, keys.T, out=out).topk(min(k, len(keys)), dim=1)
+            at += block_start
+            if best is not None and index is not None:
+                found, order = torch.cat([best, found], dim=1).topk(min(k, best.shape[1] + found.shape[1]), dim=1)
+                at = torch.cat([index, at], dim=1).gather(1, order)
+            best, index = found, at
+        assert best is not None
+        assert index is not None
+        yield start, best.cpu(), index.cpu()
+
+
+def _prepared(block: np.ndarray, l2_normalize: bool, device: torch.device) -> Tensor:
+    values = torch.from_numpy(block).to(device)
+    # In place: `block` is a copy taken for this purpose.
+    return values.div_(values.norm(dim=1, keepdim=True).clamp_min_(1e-12)) if l2_normalize else values
+
+
+def vote(similarity: Tensor, labels: Tensor, classes: int, protocol: KnnProtocol) -> Tensor:
+    """(Q, k) similarities and labels -> (Q, K) float64 scores: the sum of each class's votes.
+
+    The weight is exp((s - s_max) / T): subtracting the largest similarity of the query scales all its votes alike and
+    keeps the exponential finite for features that are not normalised.
+    """
+    weights = torch.ones_like(similarity, dtype=torch.float64)
+    if protocol.vote == "softmax":
+        weights = ((similarity - similarity[:, :1]).double() / protocol.temperature).exp()
+    return torch.zeros(len(labels), classes, dtype=torch.float64).scatter_add_(1, labels, weights)

@@ -1,0 +1,14 @@
+"""Linear evaluation: a linear classifier on a frozen backbone, by the protocol's way of training it."""
+
+from __future__ import annotations
+
+from evaluate import sweep
+from evaluate.protocols.linear import SweepProtocol
+from evaluate.task import Job
+from results.row import Metric
+
+
+def run(job: Job) -> list[Metric]:
+    """The metrics of `evaluate.sweep` for a protocol on cached features."""
+    assert isinstance(job.protocol, SweepProtocol)
+    return sweep.run(job)

@@ -1,0 +1,56 @@
+"""What all classification protocols share: how an image becomes the backbone's input, and how much data is used."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from evaluate.protocols.base import TaskProtocol
+
+IMAGES_SOURCE = "moco-v3 main_lincls.py, dino eval_knn.py (Resize 256, CenterCrop 224); native_up_to_px: this project"
+
+
+class ImageProtocol(TaskProtocol):
+    """Base of the protocols that classify images.
+
+    The size rule is explicit, because nothing hurts a comparison like a silent upscale: a set whose images are at most
+    `native_up_to_px` pixels on their longer side (CIFAR, `shapes`) is used at its own size, neither resized nor
+    cropped, and the run says so in one line. Set it to 0 to have such images upscaled to `image_size` on purpose.
+
+    Attributes:
+        resize: shorter side in pixels before the test crop.
+        image_size: side of the test's centre crop, and of the training crop where the protocol trains, in pixels.
+        interpolation: of both resizings.
+        native_up_to_px: see above.
+        normalization: "checkpoint" takes mean and std from the checkpoint's metadata; "imagenet", "swav" (its std
+            starts with 0.228, swav src/multicropdataset.py and eval_linear.py) and "none" (pixels in 0..1, as SimCLR's
+            TensorFlow models expect) say it outright.
+        train_limit, test_limit: use a stratified subset of this many images, drawn from the seed; for trying things.
+            None uses them all.
+        test_split: which split is measured; "auto" is the set's `test`, or its `val` where it has no `test`.
+    """
+
+    resize: int = Field(default=256, ge=1)
+    image_size: int = Field(default=224, ge=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    native_up_to_px: int = Field(default=64, ge=0)
+    normalization: Literal["checkpoint", "imagenet", "swav", "none"] = "checkpoint"
+    train_limit: int | None = Field(default=None, ge=2)
+    test_limit: int | None = Field(default=None, ge=1)
+    test_split: Literal["auto", "test", "val"] = "auto"
+
+
+class FeatureProtocol(ImageProtocol):
+    """Base of the protocols that see each image once, through the frozen backbone, and then only its features.
+
+    Attributes:
+        layers: how many of the last stages (ResNet: average-pooled maps) or blocks (ViT: class tokens) are
+            concatenated. 1 is the backbone's own pooled output.
+        patch_average: for ViTs, concatenate the mean of the last block's patch tokens as well (DINOv2's `avgpool`).
+        per_class: few-shot: train on this many images of each class, drawn from the seed; None for all.
+    """
+
+    layers: int = Field(default=1, ge=1)
+    patch_average: bool = False
+    per_class: int | None = Field(default=None, ge=1)

@@ -1,0 +1,132 @@
+"""Small sets and backbones that the tests of the classification tasks share."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from evaluate.checkpoints.load import LoadedBackbone
+from evaluate.protocols.base import TaskProtocol
+from evaluate.task import Job, resolve_protocol
+from pretrain import backbones
+from pretrain.data.catalog import Catalog
+from pretrain.data.images import ImageSet, Source
+from pretrain.errors import InputError
+from pretrain.handover import BackboneMetadata
+
+
+class InMemory(Source):
+    """Pictures (N, H, W, 3) uint8 as PNG files in memory."""
+
+    def __init__(self, pictures: np.ndarray, identity: str) -> None:
+        self.files = []
+        for picture in pictures:
+            stream = io.BytesIO()
+            Image.fromarray(picture).save(stream, format="PNG")
+            self.files.append(stream.getvalue())
+        self.identity = identity
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def encoded(self, row: int) -> bytes:
+        return self.files[row]
+
+    def where(self, row: int) -> str:
+        return f"picture {row}"
+
+
+def coloured_set(
+    split: str,
+    per_class: int,
+    *,
+    classes: int = 3,
+    side: int = 8,
+    seed: int = 0,
+    name: str = "colours",
+    noise: float = 40,
+) -> ImageSet:
+    """Noisy pictures, one colour a class: easy, so that a probe must reach a high accuracy on them."""
+    rng = np.random.default_rng([seed, len(split)])
+    colours = np.random.default_rng(7).integers(40, 216, size=(classes, 3))
+    labels = np.tile(np.arange(classes), per_class)
+    pictures = colours[labels][:, None, None, :] + rng.normal(0, noise, size=(len(labels), side, side, 3))
+    source = InMemory(
+        pictures.clip(0, 255).astype(np.uint8), f"{name}-{split}-{per_class}-{classes}-{side}-{seed}-{noise}"
+    )
+    return ImageSet(
+        source, name=name, split=split, classes=[f"c{i}" for i in range(classes)], labels=labels.astype(np.int64)
+    )
+
+
+class FakeCatalog(Catalog):
+    """A catalog whose sets are given as objects."""
+
+    def __init__(self, **splits: ImageSet) -> None:
+        super().__init__()
+        self.splits = splits
+
+    def images(self, name: str, split: str) -> ImageSet:
+        if split not in self.splits:
+            raise InputError(f"no split {split}")
+        return self.splits[split]
+
+
+class MeanColour(backbones.Backbone):
+    """A backbone of one batch norm whose features are the mean colour and its square: D = 6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name, self.width, self.stride = "mean_colour", 6, 1
+        self.bn = nn.BatchNorm2d(3)
+        self.calls = 0
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.calls += 1
+        x = self.bn(images)
+        return (x, torch.cat([x, x**2], dim=1))
+
+
+@pytest.fixture
+def mean_colour() -> LoadedBackbone:
+    module = MeanColour().eval().requires_grad_(False)
+    metadata = BackboneMetadata(backbone="mean_colour", method="test")
+    return LoadedBackbone(module, metadata, "random:mean_colour", backbones.fingerprint(module), "random")
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, mean_colour: LoadedBackbone) -> Callable[..., Job]:
+    def make(
+        task: str,
+        protocol: str | None = None,
+        changes: dict[str, object] | None = None,
+        *,
+        catalog: Catalog | None = None,
+        backbone: LoadedBackbone | None = None,
+        seed: int = 0,
+        out: str = "out",
+        data: str = "colours",
+    ) -> Job:
+        resolved: TaskProtocol = resolve_protocol(task, protocol, changes)
+        catalog = catalog or FakeCatalog(train=coloured_set("train", 40), test=coloured_set("test", 20))
+        directory = tmp_path / out
+        directory.mkdir(exist_ok=True)
+        return Job(
+            backbone=backbone or mean_colour,
+            catalog=catalog,
+            data=data,
+            protocol=resolved,
+            seed=seed,
+            device=torch.device("cpu"),
+            out=directory,
+            cache=tmp_path / "cache",
+        )
+
+    return make
