@@ -138,14 +138,19 @@ class CocoEntry(SplitEntry):
 
 
 class MasksSplit(Settings):
-    """A folder of images and one of masks; a mask bears its image's name with the suffix `.png`."""
+    """A folder of images and one of masks, both searched with their subfolders; names agree but for the suffix."""
 
     images: str
     masks: str
 
 
 class MasksEntry(SplitEntry):
-    """Class masks, 8-bit PNG: pixel value i is `classes[i]`; pixels with the value `ignore` do not count."""
+    """Class masks, single-channel PNG: the values, without `ignore`, stand for `classes` in rising order.
+
+    So 0 is `classes[0]`, unless `ignore` is 0 (ADE20K). `image_suffix` and `mask_suffix` are what follows the common
+    part of the names (Cityscapes: `_leftImg8bit.png` and `_gtFine_labelTrainIds.png`); any image type without the
+    first. `palette` colours the classes in pictures, as `[[R, G, B], ...]`; VOC's colours without one.
+    """
 
     format: Literal["masks"]
     train: MasksSplit | None = None
@@ -153,6 +158,9 @@ class MasksEntry(SplitEntry):
     test: MasksSplit | None = None
     classes: tuple[str, ...]
     ignore: Annotated[int, Field(ge=0, le=255)] = 255
+    image_suffix: str = ""
+    mask_suffix: str = ".png"
+    palette: tuple[tuple[int, int, int], ...] | None = None
 
 
 class GeneratedEntry(SplitEntry):
