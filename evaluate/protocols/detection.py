@@ -1,0 +1,321 @@
+"""Protocols of detection and instance segmentation. No torch, no detectron2.
+
+Iterations, steps and lr are those of the reference batch; `DetectionProtocol.schedule` says what another batch gets.
+What no file of a preset's source sets is detectron2 v0.6's default, written out here (`detectron2/config/defaults.py`),
+so that a later detectron2 with other defaults runs the same protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from evaluate.protocols.base import TaskProtocol, scaled_lr
+
+Head = Literal["c4", "fpn", "retinanet"]
+Norm = Literal["naiveSyncBN", "SyncBN", "BN", "FrozenBN", ""]
+# How precision is averaged over recall: COCO's 101 points, VOC2007's 11, or every point (VOC2010 and later).
+Interpolation = Literal["coco", "voc07", "voc10"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the optimizer gets at a batch size: lr, and iterations counted in batches of that size."""
+
+    global_batch_size: int
+    lr: float
+    max_iter: int
+    steps: tuple[int, ...]
+    warmup_iters: int
+    warmup_factor: float
+    gamma: float
+
+    def lr_at(self, iteration: int) -> float:
+        """lr of iteration 0, 1, ...: warm-up in a straight line from `warmup_factor`, then `gamma` at each step."""
+        decay = self.gamma ** sum(iteration >= step for step in self.steps)
+        warmup = 1.0
+        if iteration < self.warmup_iters:
+            alpha = iteration / self.warmup_iters
+            warmup = self.warmup_factor * (1 - alpha) + alpha
+        return self.lr * warmup * decay
+
+
+class DetectionProtocol(TaskProtocol):
+    """A detector, how it is trained, and how it is measured.
+
+    Attributes:
+        backbone: name of the backbone that the checkpoint must hold.
+        head: "c4" (Faster/Mask R-CNN on res4, res5 in the head), "fpn" (the same on a feature pyramid), "retinanet".
+        masks: train and measure instance masks too (Mask R-CNN).
+        extra_norm: a norm layer after res5 in a C4 head (MoCo, appendix "Object detection").
+        norm, fpn_norm: detectron2's name of the norm layer in backbone (and C4 head), and in the pyramid ("" = none).
+        freeze_at: stages of the backbone that stay as they are; 0 trains all, stem included.
+        global_batch_size, reference_batch_size: images an iteration, and the batch that the numbers below are for.
+        base_lr, max_iter, steps, warmup_iters: at `reference_batch_size`.
+        warmup_factor, gamma: lr at the first iteration as a share of lr; factor at each of `steps`.
+        momentum, weight_decay, weight_decay_norm: of SGD; norm layers have a weight decay of their own.
+        min_sizes_train: shorter edges in pixels, one drawn for each image; the longer edge is at most `max_size_train`.
+        min_size_test, max_size_test: the same at test time, one size.
+        flip: mirror half of the training images.
+        anchor_sizes: edges in pixels, one list for all maps or one for each map.
+        rpn_topk_train, rpn_topk_test: proposals (before, after) non-maximum suppression; before it, per map.
+        rpn_batch, roi_batch: anchors, and proposals, of each image that the loss is taken over.
+        roi_resolution, mask_resolution: cells along an edge of what a head takes from the map.
+        box_fc: width of the two fully connected layers of an FPN box head.
+        score_threshold, nms_threshold, detections_per_image: what is kept at test time.
+        precise_bn_iters: batches over which the norm statistics are computed anew after training; 0 leaves them.
+        interpolation: which averaging AP, AP50 and AP75 stand for; the other one is stored under its own name.
+        trials: how many seeds the source averages.
+    """
+
+    backbone: str
+    head: Head
+    masks: bool
+    extra_norm: bool = False
+    norm: Norm
+    fpn_norm: Norm = ""
+    freeze_at: Annotated[int, Field(ge=0, le=5)] = 0
+    global_batch_size: PositiveInt = 16
+    reference_batch_size: PositiveInt = 16
+    lr_rule: Literal["linear"] = "linear"
+    base_lr: PositiveFloat = 0.02
+    max_iter: PositiveInt
+    steps: tuple[PositiveInt, ...]
+    warmup_iters: Annotated[int, Field(ge=0)] = 1000
+    warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001
+    gamma: PositiveFloat = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay_norm: Annotated[float, Field(ge=0)] = 0.0
+    min_sizes_train: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    max_size_train: PositiveInt = 1333
+    min_size_test: PositiveInt = 800
+    max_size_test: PositiveInt = 1333
+    flip: bool = True
+    anchor_sizes: Annotated[tuple[tuple[PositiveFloat, ...], ...], Field(min_length=1)]
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    rpn_topk_train: tuple[PositiveInt, PositiveInt]
+    rpn_topk_test: tuple[PositiveInt, PositiveInt]
+    rpn_batch: PositiveInt = 256
+    roi_batch: PositiveInt = 512
+    roi_resolution: PositiveInt
+    mask_resolution: PositiveInt = 14
+    box_fc: PositiveInt = 1024
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    detections_per_image: PositiveInt = 100
+    precise_bn_iters: Annotated[int, Field(ge=0)] = 200
+    interpolation: Interpolation = "coco"
+    trials: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if list(self.steps) != sorted(set(self.steps)) or (self.steps and self.steps[-1] >= self.max_iter):
+            raise ValueError(f"steps must rise and end before max_iter {self.max_iter}, not {list(self.steps)}")
+        if self.masks and self.head == "retinanet":
+            raise ValueError("a retinanet has no mask head; set masks to false")
+        if self.extra_norm and self.head != "c4":
+            raise ValueError(f"extra_norm is a layer of the c4 head; head is '{self.head}'")
+        return self
+
+    def schedule(self) -> Schedule:
+        """At k times the reference batch: lr times k, iterations over k (Goyal et al. 2017, section 2.1)."""
+        k = self.global_batch_size / self.reference_batch_size
+        return Schedule(
+            self.global_batch_size,
+            scaled_lr(self.base_lr, self.lr_rule, self.reference_batch_size, self.global_batch_size),
+            max(1, round(self.max_iter / k)),
+            tuple(round(step / k) for step in self.steps),
+            round(self.warmup_iters / k),
+            self.warmup_factor,
+            self.gamma,
+        )
+
+
+_MOCO = "facebookresearch/moco detection/configs"
+_MMS = "open-mmlab/mmselfsup benchmarks/detection/configs"
+_DEFAULTS = "detectron2 v0.6 config/defaults.py"
+_COCO_SIZES = (640, 672, 704, 736, 768, 800)
+_PYRAMID_ANCHORS = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+
+VOC0712_R50_C4_24K = DetectionProtocol(
+    name="voc0712_r50_c4_24k",
+    source=f"{_MOCO}/pascal_voc_R_50_C4_24k_moco.yaml over Base-RCNN-C4-BN.yaml",
+    sources={
+        "interpolation": "detectron2 v0.6 PascalVOCDetectionEvaluator, which MoCo's train_net.py measures with: 11 "
+        "points for VOC2007, and AP is their mean over IoU 0.5 to 0.95",
+        "trials": "MoCo detection/README.md: mean of 5 trials",
+        "anchor_sizes": _DEFAULTS,
+        "rpn_topk_train": _DEFAULTS,
+        "roi_batch": _DEFAULTS,
+        "roi_resolution": _DEFAULTS,
+        "precise_bn_iters": f"{_DEFAULTS} (MoCo turns it on)",
+        "weight_decay": _DEFAULTS,
+    },
+    backbone="resnet50",
+    head="c4",
+    masks=False,
+    extra_norm=True,
+    norm="naiveSyncBN",
+    max_iter=24_000,
+    steps=(18_000, 22_000),
+    warmup_iters=100,
+    min_sizes_train=(480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
+    anchor_sizes=((32.0, 64.0, 128.0, 256.0, 512.0),),
+    rpn_topk_train=(12_000, 2000),
+    rpn_topk_test=(6000, 1000),
+    roi_resolution=14,
+    interpolation="voc07",
+    trials=5,
+)
+COCO_R50_C4_2X = DetectionProtocol.model_validate(
+    VOC0712_R50_C4_24K.model_dump()
+    | {
+        "name": "coco_r50_c4_2x",
+        "source": f"{_MOCO}/coco_R_50_C4_2x_moco.yaml over Base-RCNN-C4-BN.yaml",
+        "sources": {"warmup_iters": _DEFAULTS, "anchor_sizes": _DEFAULTS, "roi_resolution": _DEFAULTS},
+        "masks": True,
+        "max_iter": 180_000,
+        "steps": (120_000, 160_000),
+        "warmup_iters": 1000,
+        "min_sizes_train": _COCO_SIZES,
+        "interpolation": "coco",
+        "trials": 1,
+    }
+)
+COCO_R50_C4_1X = COCO_R50_C4_2X.model_copy(
+    update={
+        "name": "coco_r50_c4_1x",
+        "source": f"{_MMS}/coco_R_50_C4_1x_moco.yaml (MoCo's own repository has the 2x schedule alone)",
+        "max_iter": 90_000,
+        "steps": (60_000, 80_000),
+    }
+)
+COCO_R50_FPN_1X = DetectionProtocol(
+    name="coco_r50_fpn_1x",
+    source=f"{_MMS}/coco_R_50_FPN_1x_moco.yaml over Base-RCNN-FPN.yaml",
+    sources={
+        "warmup_iters": _DEFAULTS,
+        "roi_batch": _DEFAULTS,
+        "box_fc": _DEFAULTS,
+        "precise_bn_iters": f"{_DEFAULTS} (the source turns it on)",
+    },
+    backbone="resnet50",
+    head="fpn",
+    masks=True,
+    norm="SyncBN",
+    fpn_norm="SyncBN",
+    max_iter=90_000,
+    steps=(60_000, 80_000),
+    min_sizes_train=_COCO_SIZES,
+    anchor_sizes=_PYRAMID_ANCHORS,
+    rpn_topk_train=(2000, 1000),
+    rpn_topk_test=(1000, 1000),
+    roi_resolution=7,
+)
+COCO_R50_FPN_2X = COCO_R50_FPN_1X.model_copy(
+    update={
+        "name": "coco_r50_fpn_2x",
+        "source": f"{_MMS}/coco_R_50_FPN_2x_moco.yaml over Base-RCNN-FPN.yaml",
+        "max_iter": 180_000,
+        "steps": (120_000, 160_000),
+    }
+)
+CITYSCAPES_R50_FPN_24K = COCO_R50_FPN_1X.model_copy(
+    update={
+        "name": "cityscapes_r50_fpn_24k",
+        "source": f"{_MMS}/Cityscapes/mask_rcnn_R_50_FPN_moco.yaml",
+        "global_batch_size": 8,
+        "reference_batch_size": 8,
+        "base_lr": 0.01,
+        "max_iter": 24_000,
+        "steps": (18_000,),
+        "min_sizes_train": (800, 832, 864, 896, 928, 960, 992, 1024),
+        "max_size_train": 2048,
+        "min_size_test": 1024,
+        "max_size_test": 2048,
+    }
+)
+COCO_R50_RETINANET_1X = COCO_R50_FPN_1X.model_copy(
+    update={
+        "name": "coco_r50_retinanet_1x",
+        "source": f"{_MMS}/coco_R_50_RetinaNet_1x_moco.yaml over Base-RetinaNet.yaml",
+        "head": "retinanet",
+        "masks": False,
+        "base_lr": 0.01,
+        # Three sizes an octave for each map, as in the RetinaNet paper (section 4.1).
+        "anchor_sizes": tuple((x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)) for (x,) in _PYRAMID_ANCHORS),
+    }
+)
+
+
+def _small(protocol: DetectionProtocol, name: str, backbone: str) -> DetectionProtocol:
+    # SEED (Fang et al. 2021, arXiv 2101.04731) transfers ResNet-18 and ResNet-34 to VOC and COCO with C4 detectors.
+    source = f"this project, in the manner of SEED (arXiv 2101.04731): the numbers of {protocol.name} on {backbone}"
+    return protocol.model_copy(update={"name": name, "source": source, "backbone": backbone})
+
+
+SMOKE_R18_C4 = DetectionProtocol(
+    name="smoke_r18_c4",
+    source="this project: a CPU trains it on `scenes` in about a minute; no number is comparable with any paper",
+    backbone="resnet18",
+    head="c4",
+    masks=False,
+    extra_norm=True,
+    norm="naiveSyncBN",
+    global_batch_size=4,
+    reference_batch_size=4,
+    max_iter=150,
+    steps=(120,),
+    warmup_iters=10,
+    min_sizes_train=(112, 128, 144),
+    max_size_train=256,
+    min_size_test=128,
+    max_size_test=256,
+    anchor_sizes=((16.0, 32.0, 64.0),),
+    rpn_topk_train=(400, 100),
+    rpn_topk_test=(400, 50),
+    rpn_batch=64,
+    roi_batch=32,
+    roi_resolution=8,
+    mask_resolution=8,
+    precise_bn_iters=10,
+    detections_per_image=20,
+)
+SMOKE_R18_FPN = SMOKE_R18_C4.model_copy(
+    update={
+        "name": "smoke_r18_fpn",
+        "head": "fpn",
+        "masks": True,
+        "extra_norm": False,
+        "fpn_norm": "naiveSyncBN",
+        "anchor_sizes": ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,)),
+        "rpn_topk_train": (200, 100),
+        "rpn_topk_test": (200, 50),
+        "roi_resolution": 7,
+        "mask_resolution": 14,
+        "box_fc": 256,
+    }
+)
+
+_ALL = (
+    VOC0712_R50_C4_24K,
+    COCO_R50_C4_1X,
+    COCO_R50_C4_2X,
+    COCO_R50_FPN_1X,
+    COCO_R50_FPN_2X,
+    CITYSCAPES_R50_FPN_24K,
+    COCO_R50_RETINANET_1X,
+    _small(VOC0712_R50_C4_24K, "voc0712_r18_c4_24k", "resnet18"),
+    _small(VOC0712_R50_C4_24K, "voc0712_r34_c4_24k", "resnet34"),
+    _small(COCO_R50_C4_1X, "coco_r18_c4_1x", "resnet18"),
+    _small(COCO_R50_C4_1X, "coco_r34_c4_1x", "resnet34"),
+    _small(COCO_R50_FPN_1X, "coco_r18_fpn_1x", "resnet18"),
+    _small(COCO_R50_FPN_1X, "coco_r34_fpn_1x", "resnet34"),
+    SMOKE_R18_C4,
+    SMOKE_R18_FPN,
+)
+PROTOCOLS: dict[str, DetectionProtocol] = {protocol.name: protocol for protocol in _ALL}
+DEFAULT = VOC0712_R50_C4_24K.name
