@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from pretrain.lr_rule import LrRule, scaled_lr
 from pretrain.settings import Settings
 
-LrRule = Literal["fixed", "linear", "sqrt"]
+__all__ = ["LrRule", "TaskProtocol", "scaled_lr"]
 
 
 class TaskProtocol(Settings):
@@ -21,13 +20,3 @@ class TaskProtocol(Settings):
     name: str
     source: str
     sources: dict[str, str] = {}
-
-
-def scaled_lr(base_lr: float, rule: LrRule, reference_batch: int, global_batch_size: int) -> float:
-    """The lr the optimizer gets, from the lr at the rule's reference batch.
-
-    `fixed`: base_lr whatever the batch; `linear` (Goyal et al. 2017): base_lr * batch / reference; `sqrt` (Krizhevsky
-    2014): base_lr * sqrt(batch / reference).
-    """
-    ratio = global_batch_size / reference_batch
-    return base_lr * {"fixed": 1.0, "linear": ratio, "sqrt": ratio**0.5}[rule]
