@@ -83,7 +83,7 @@ def entry_identity(catalog: Catalog, name: str) -> str:
 
 
 def _split(catalog: Catalog, name: str, entry: Entry, split: str) -> Any:
-    value = getattr(entry, split, None)
+    value: Any = getattr(entry, split, None)
     if isinstance(entry, ParquetEntry | TarEntry):
         return [file_identity(path) for path in fill_in(catalog, value, name)]
     if isinstance(entry, ImageFolderEntry):

@@ -1,0 +1,232 @@
+"""The two augmented views of an image, and batches of them.
+
+Shapes: B batch, H W size. An image is decoded once for both its views. Every draw comes from (seed, epoch, sample
+index, view), so views do not depend on the number of workers, and a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pretrain import view_ops
+from pretrain.data.images import ImageSet
+from pretrain.errors import InputError
+from pretrain.recipe_views import ViewsSpec
+from pretrain.view_draws import ViewDraw, draw_view
+
+log = logging.getLogger("fastmoco")
+
+SKIPPED_AT_MOST = 0.001  # of the images a rank reads in an epoch
+
+
+class TwoViews:
+    """Makes both views of an image: (3, size, size) each, float32 normalised or uint8 as the spec says."""
+
+    def __init__(self, spec: ViewsSpec, seed: int) -> None:
+        self.spec, self.seed = spec, seed
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+        self._scale, self._shift = 1 / (255 * std), mean / std
+
+    def __call__(self, images: ImageSet, index: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """The views of image `index` in `epoch`. Raises InputError, with the image's name, if it does not decode."""
+        views = self.empty(1)
+        self.write(images.decode(index), index, epoch, (views[0][0], views[1][0]))
+        return views[0][0], views[1][0]
+
+    def empty(self, count: int) -> tuple[Tensor, Tensor]:
+        """Room for `count` pairs of views: two (count, 3, size, size)."""
+        dtype = torch.uint8 if self.as_uint8 else torch.float32
+        shape = (count, 3, self.spec.size, self.spec.size)
+        return torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+
+    @property
+    def as_uint8(self) -> bool:
+        """Whether the views leave as uint8, to be normalised on the device."""
+        return self.spec.output == "uint8" or self.spec.where == "device"
+
+    def write(self, image: np.ndarray, index: int, epoch: int, places: tuple[Tensor, Tensor]) -> None:
+        """Write both views of a decoded image (H, W, 3) to their places (3, size, size)."""
+        height, width = image.shape[:2]
+        for view, place in enumerate(places):
+            draw = draw_view(self.spec, self.seed, epoch, index, view, height, width)
+            pixels = view_ops.crop_resize(image, draw.box, self.spec.size, self.spec.interpolation)
+            if self.spec.where == "workers":
+                pixels = augment(pixels, draw)
+            place.copy_(torch.from_numpy(pixels).permute(2, 0, 1))
+            if not self.as_uint8:
+                place.mul_(self._scale).sub_(self._shift)
+
+
+def augment(pixels: np.ndarray, draw: ViewDraw) -> np.ndarray:
+    """uint8 (H, W, 3) -> the same: everything a draw asks for after the crop."""
+    if draw.jitter is not None:
+        for operation in draw.order:
+            pixels = view_ops.JITTER[operation](pixels, draw.jitter[operation])
+    if draw.gray:
+        pixels = view_ops.grayscale(pixels)
+    if draw.blur_sigma > 0:
+        pixels = view_ops.blur(pixels, draw.blur_sigma)
+    if draw.solarize:
+        pixels = view_ops.solarize(pixels)
+    return view_ops.flip(pixels) if draw.flip else pixels
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch reads `count` samples: a permutation that (seed, epoch) alone decide."""
+    words = np.random.Philox(key=np.array([seed % 2**64, epoch], dtype=np.uint64)).random_raw(count)
+    return np.argsort(words, kind="stable")
+
+
+class TwoViewLoader:
+    """An iterable of (view1 (B, 3, H, W), view2, index (B,)) over one epoch of one rank; `len` is its batches.
+
+    Attributes:
+        damaged: index -> reason of the images that did not decode and were skipped, filled as the epoch goes on.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        spec: ViewsSpec,
+        *,
+        batch_size_per_rank: int,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        skip_batches: int = 0,
+    ) -> None:
+        global_batch = batch_size_per_rank * world_size
+        if global_batch > len(images):
+            raise InputError(
+                f"a global batch of {global_batch} is larger than the data set {images.name}/{images.split}, "
+                f"which has {len(images)} images"
+            )
+        assert 0 <= rank < world_size
+        self.images, self.spec, self.epoch, self.workers = images, spec, epoch, workers
+        self.damaged: dict[int, str] = {}
+        self._dataset = _Batches(images, TwoViews(spec, seed), epoch)
+        order = epoch_order(len(images), seed, epoch)
+        batches = len(images) // global_batch
+        # One global batch after the other, so that the samples of a step do not depend on how many ranks share it.
+        of_rank = order[: batches * global_batch].reshape(batches, world_size, batch_size_per_rank)[:, rank]
+        self._allowed = SKIPPED_AT_MOST * of_rank.size
+        self._batches = of_rank[skip_batches:]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        loader: DataLoader[Any] = DataLoader(
+            self._dataset,
+            batch_sampler=[batch.tolist() for batch in self._batches],
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            worker_init_fn=_one_thread,
+            pin_memory=torch.cuda.is_available(),
+            # Every draw has its own seed; the loader's base seed must not move the global generator.
+            generator=torch.Generator(),
+        )
+        for view1, view2, index, damaged in loader:
+            self._note(damaged)
+            yield view1, view2, index
+        if self.damaged:
+            log.warning(
+                "epoch %d: %d damaged images were replaced by the next one: %s",
+                *(self.epoch, len(self.damaged), "; ".join(self.damaged[index] for index in sorted(self.damaged))),
+            )
+
+    def _note(self, damaged: dict[int, str]) -> None:
+        self.damaged |= damaged
+        if damaged and self.spec.on_error == "stop":
+            raise InputError(damaged[min(damaged)])
+        if len(self.damaged) > self._allowed:
+            listed = "; ".join(self.damaged[index] for index in sorted(self.damaged)[:10])
+            raise InputError(
+                f"{len(self.damaged)} damaged images in epoch {self.epoch} are more than the "
+                f"{100 * SKIPPED_AT_MOST:g} % that `on_error: skip` allows: {listed}"
+            )
+
+
+def two_view_loader(
+    images: ImageSet,
+    spec: ViewsSpec,
+    *,
+    batch_size_per_rank: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    skip_batches: int = 0,
+) -> TwoViewLoader:
+    """Batches of two views, (view1 (B, 3, H, W), view2, index (B,)); the last incomplete batch is dropped.
+
+    The order is a permutation from (seed, epoch), the same for any number of workers; `skip_batches` leaves out the
+    first ones without reading them, for a run that resumes in the middle of an epoch.
+
+    Raises:
+        InputError: the global batch is larger than the set; while iterating: an image that does not decode, or too
+            many of them when the spec says to skip. An error in a worker is raised here with its traceback; a worker
+            that is killed ends the iteration with an error.
+    """
+    return TwoViewLoader(
+        images,
+        spec,
+        batch_size_per_rank=batch_size_per_rank,
+        seed=seed,
+        epoch=epoch,
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        skip_batches=skip_batches,
+    )
+
+
+class _Batches(Dataset[Any]):
+    """Asked for a list of indices, gives the finished batch: views are written where they will be sent from."""
+
+    def __init__(self, images: ImageSet, views: TwoViews, epoch: int) -> None:
+        self.images, self.views, self.epoch = images, views, epoch
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
+        first, second = self.views.empty(len(indices))
+        used = torch.empty(len(indices), dtype=torch.int64)
+        damaged: dict[int, str] = {}
+        for place, index in enumerate(indices):
+            image, used_index = self._decode(index, damaged)
+            if image is None:
+                break  # the batch is thrown away: the loader raises what `damaged` says
+            used[place] = used_index
+            self.views.write(image, index, self.epoch, (first[place], second[place]))
+        return first, second, used, damaged
+
+    def _decode(self, index: int, damaged: dict[int, str]) -> tuple[np.ndarray | None, int]:
+        # A damaged image is replaced by the next one that is whole, a choice that no worker or order can change.
+        for candidate in itertools.chain(range(index, len(self.images)), range(index)):
+            try:
+                return self.images.decode(candidate), candidate
+            except InputError as error:
+                damaged[candidate] = str(error)
+                if self.views.spec.on_error == "stop" or len(damaged) > SKIPPED_AT_MOST * len(self.images):
+                    break
+        return None, index
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
