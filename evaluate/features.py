@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from filelock import FileLock
 
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.guards import EachOnce, frozen
-from evaluate.inputs import InputSpec, batches
+from evaluate.inputs import batches
 from evaluate.representation import represent
 from pretrain.backbones import fingerprint
 from pretrain.data.images import ImageSet
+from pretrain.data.transforms import TestTransform
 from pretrain.errors import InputError
 from pretrain.files import canonical_hash, replacing, write_json
 from pretrain.progress import progress
@@ -72,7 +72,7 @@ class Features:
 def extract(
     backbone: LoadedBackbone,
     images: ImageSet,
-    spec: InputSpec,
+    transform: TestTransform,
     device: torch.device,
     cache: Path,
     *,
@@ -94,7 +94,7 @@ def extract(
         "padding": backbone.metadata.padding,
         "images": images.identity,
         "n": len(images),
-        "input": {**dataclasses.asdict(spec), "normalization": spec.normalization.model_dump(mode="json")},
+        "input": transform.model_dump(mode="json"),
         "layers": layers,
         "patch_average": patch_average,
     }
@@ -106,7 +106,7 @@ def extract(
         with _one_at_a_time(path):
             values = _open(path, len(images))  # another process may have been first
             if values is None:
-                _compute(path, backbone, images, spec, device, layers, patch_average)
+                _compute(path, backbone, images, transform, device, layers, patch_average)
                 write_json(path.with_suffix(".json"), {**described, "checkpoint": backbone.ref, "set": images.name})
                 values = _open(path, len(images))
     assert values is not None
@@ -148,7 +148,7 @@ def _compute(
     path: Path,
     backbone: LoadedBackbone,
     images: ImageSet,
-    spec: InputSpec,
+    transform: TestTransform,
     device: torch.device,
     layers: int,
     patch_average: bool,
@@ -157,7 +157,7 @@ def _compute(
     once = EachOnce(len(images))
     what = f"features of {images.name}/{images.split}"
     with replacing(path) as stream, progress(what, len(images)) as bar, frozen(module):
-        for inputs, indices in batches(images, spec, batch_size=BATCH):
+        for inputs, indices in batches(images, transform, batch_size=BATCH):
             values = represent(module, inputs.to(device, non_blocking=True), layers=layers, patch_average=patch_average)
             block = np.ascontiguousarray(values.float().cpu().numpy())
             _check_finite(block, indices, images, backbone)

@@ -17,6 +17,7 @@ def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     if a.device.type != "cpu" or a.dtype not in (torch.float32, torch.float64):
         return torch.matmul(a, b, out=out)
     if out is None:
-        return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
-    np.matmul(a.numpy(), b.numpy(), out=out.numpy())
+        out = torch.empty(a.shape[0], b.shape[1], dtype=a.dtype)
+    with np.errstate(all="ignore"):  # as torch: infinities and NaNs go through, and the caller looks for them
+        np.matmul(a.numpy(), b.numpy(), out=out.numpy())
     return out

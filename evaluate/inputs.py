@@ -8,11 +8,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pretrain.data.transforms import test_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,29 +19,13 @@ from evaluate.protocols.images import ImageProtocol
 from evaluate.task import Job
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import few
+from pretrain.data.transforms import TestTransform, test_transform
 from pretrain.errors import InputError
 from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
 
 log = logging.getLogger("fastmoco")
 
 SWAV_STD = (0.228, 0.224, 0.225)  # swav eval_linear.py
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """How pixels become the backbone's input at test time; everything a feature depends on besides the weights.
-
-    `resize` None: the image is used at its own size (`crop` says which size that is), neither resized nor cropped.
-    """
-
-    resize: int | None
-    crop: int
-    interpolation: str
-    normalization: Normalization
-
-    def transform(self):
-        """A callable, (H, W, 3) uint8 -> (3, crop, crop) float32."""
-        return test_transform(self.resize or self.crop, self.crop, self.interpolation, self.normalization)
 
 
 def job_images(job: Job) -> tuple[ImageSet, ImageSet]:
@@ -85,29 +67,30 @@ def limited(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
     return images.subset(few(images.labels, fraction=limit / len(images), seed=seed))
 
 
-def input_spec(protocol: ImageProtocol, images: ImageSet, normalization: Normalization) -> InputSpec:
-    """The test-time input of a protocol for this set, by the size rule of `ImageProtocol`.
+def test_input(protocol: ImageProtocol, images: ImageSet, normalization: Normalization) -> TestTransform:
+    """The test-time transform of a protocol for this set, by the size rule of `ImageProtocol`.
 
     The set's first image stands for its size; what the rule decides is logged in one line.
     """
     height, width = images.decode(0).shape[:2]
-    chosen = {
-        "checkpoint": normalization,
-        "imagenet": Normalization(mean=IMAGENET_MEAN, std=IMAGENET_STD),
-        "swav": Normalization(mean=IMAGENET_MEAN, std=SWAV_STD),
-        "none": Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    mean, std = {
+        "checkpoint": (normalization.mean, normalization.std),
+        "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+        "swav": (IMAGENET_MEAN, SWAV_STD),
+        "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     }[protocol.normalization]
+    chosen = normalization.model_copy(update={"mean": mean, "std": std})  # the order of channels stays the checkpoint's
     if max(height, width) <= protocol.native_up_to_px:
         side = min(height, width)
         log.info("%s: images of %dx%d px are used at their own size (native_up_to_px)", images.name, width, height)
-        return InputSpec(None, side, protocol.interpolation, chosen)
-    return InputSpec(protocol.resize, protocol.image_size, protocol.interpolation, chosen)
+        return test_transform(None, side, protocol.interpolation, chosen)
+    return test_transform(protocol.resize, protocol.image_size, protocol.interpolation, chosen)
 
 
 class _Inputs(Dataset):
     """(input (3, H, W), index) of each image; the index lets the receiver count every image exactly once."""
 
-    def __init__(self, images: ImageSet, transform) -> None:
+    def __init__(self, images: ImageSet, transform: TestTransform) -> None:
         self.images, self.transform = images, transform
 
     def __len__(self) -> int:
@@ -117,11 +100,13 @@ class _Inputs(Dataset):
         return self.transform(self.images.decode(index)), index
 
 
-def batches(images: ImageSet, spec: InputSpec, *, batch_size: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    images: ImageSet, transform: TestTransform, *, batch_size: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs (B, 3, H, W) and indices (B,) of all images in order, from `start` on, the last batch included."""
-    inputs = _Inputs(images, spec.transform())
-    remaining = torch.utils.data.Subset(inputs, range(start, len(images)))
-    workers = worker_count(spec.crop, len(images) - start)
+    remaining = torch.utils.data.Subset(_Inputs(images, transform), range(start, len(images)))
+    assert transform.crop is not None
+    workers = worker_count(transform.crop, len(images) - start)
     yield from DataLoader(
         remaining, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available(), shuffle=False
     )

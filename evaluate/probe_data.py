@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluate.features import Features, extract
 from evaluate.guards import check_labels
-from evaluate.inputs import input_spec, job_images
+from evaluate.inputs import job_images, test_input
 from evaluate.protocols.images import FeatureProtocol
 from evaluate.task import Job
 from pretrain.data.images import ImageSet
@@ -25,13 +25,13 @@ def job_features(job: Job) -> tuple[Features, Features, int]:
     train, test = job_images(job)
     if protocol.per_class is not None:
         train = few_shot(train, protocol.per_class, job.seed)
-    spec = input_spec(protocol, train, job.backbone.metadata.normalization)
+    transform = test_input(protocol, train, job.backbone.metadata.normalization)
 
     def features(images: ImageSet) -> Features:
         return extract(
             job.backbone,
             images,
-            spec,
+            transform,
             job.device,
             job.cache,
             layers=protocol.layers,
