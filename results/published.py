@@ -1,0 +1,50 @@
+"""Numbers from papers and repositories, each with its source: `published.csv` and how to ask it."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+from results.matching import matches
+
+# Every column, in the file's order, with what it holds. docs: how to add a row.
+PUBLISHED_COLUMNS: dict[str, str] = {
+    "method": "the method's usual name, without the variant",
+    "variant": "what differs from the method as published: another reproduction, crops, batch size ...",
+    "backbone": "architecture, as in ResNet-50 w2 for twice the width",
+    "pretrain_dataset": "the set pretrained on",
+    "pretrain_epochs": "pretraining epochs; empty where the source does not say",
+    "task": "what was measured, in the sources' words",
+    "protocol": "how, in the source's words",
+    "metric": "top1, top5, mAP, AP, AP50, AP75, mIoU, pixel_acc, or score (each set's usual one)",
+    "value": "percent",
+    "std": "standard deviation, where the source gives one",
+    "n_trials": "how many trials, where the source says so",
+    "source": "where the number is printed",
+    "source_location": "repository, commit and file, or arXiv number",
+    "reading": "primary (read in the source), quotation (read elsewhere) or figure (read off a figure)",
+    "confidence": "primary (published by those who produced it) or secondary",
+    "our_task": "the task of this suite that measures the same thing; empty where there is none",
+    "our_protocol": "the protocol of that task that comes nearest; empty where none is near",
+    "protocol_match": "same (all numbers of the protocol agree), near (some differ or are not stated) or none",
+    "our_metric": "the metric as this suite names it; empty where there is none",
+}
+
+
+@functools.lru_cache(maxsize=1)
+def published() -> pd.DataFrame:
+    """Every published number, columns `PUBLISHED_COLUMNS`. Read once; do not write into it."""
+    path = resources.files("results") / "published.csv"
+    integers = dict.fromkeys(("pretrain_epochs", "n_trials"), "Int64")
+    numbers = dict.fromkeys(("value", "std"), "float64")
+    texts = {name: "object" for name in PUBLISHED_COLUMNS if name not in integers and name not in numbers}
+    with path.open(encoding="utf-8") as stream:
+        return pd.read_csv(stream, dtype={**integers, **numbers, **texts}, na_values=[""], keep_default_na=False)
+
+
+def find(wanted: dict[str, Any]) -> pd.DataFrame:
+    """The rows that hold the wanted values (a list: any of them; None: empty)."""
+    return published()[matches(published(), wanted)]
