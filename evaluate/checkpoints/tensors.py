@@ -1,0 +1,178 @@
+"""Tensors as a file stores them: bytes of the mapped file with a type, a shape and strides. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Buffer = memoryview | bytes | bytearray
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# numpy has no bfloat16 nor float8: their bits are held as unsigned integers of the same size.
+NUMPY_TYPES: dict[str, str] = {
+    "float64": "<f8",
+    "float32": "<f4",
+    "float16": "<f2",
+    "bfloat16": "<u2",
+    "int64": "<i8",
+    "int32": "<i4",
+    "int16": "<i2",
+    "int8": "|i1",
+    "uint8": "|u1",
+    "uint16": "<u2",
+    "uint32": "<u4",
+    "uint64": "<u8",
+    "bool": "|b1",
+    "complex64": "<c8",
+    "complex128": "<c16",
+    "float8_e4m3fn": "|u1",
+    "float8_e5m2": "|u1",
+}
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass
+class Storage:
+    """A run of numbers in the file; a legacy torch file names its storages before it gives their bytes."""
+
+    dtype: str
+    numel: int
+    buffer: Buffer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor that has not been read yet.
+
+    Attributes:
+        dtype: torch's name of the element type, a key of `NUMPY_TYPES`.
+        shape, strides, offset: counted in elements, as torch counts.
+    """
+
+    storage: Storage = field(repr=False)
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def numel(self) -> int:
+        """How many numbers the tensor declares."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the tensor declares."""
+        return self.numel * np.dtype(NUMPY_TYPES[self.dtype]).itemsize
+
+    def array(self) -> Array:
+        """A read-only view of the file's bytes, shape as declared; bfloat16 and float8 as their bits.
+
+        Raises:
+            InputError: the file holds fewer bytes than the tensor needs.
+        """
+        kind = np.dtype(NUMPY_TYPES[self.dtype])
+        buffer = self.storage.buffer
+        have = 0 if buffer is None else len(buffer) // kind.itemsize
+        if self.numel and self.offset + reach(self.shape, self.strides) > have:
+            raise InputError(f"a tensor of shape {self.shape} needs more numbers than the {have} its storage holds")
+        if not self.numel or buffer is None:
+            return np.zeros(self.shape, kind)
+        flat = np.frombuffer(buffer, kind, count=have)[self.offset :]
+        steps = tuple(stride * kind.itemsize for stride in self.strides)
+        return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+
+    def float32(self) -> Array:
+        """The numbers as float32, a new array; exact for float16 and bfloat16, rounded for float64."""
+        array = self.array()
+        if self.dtype == "bfloat16":
+            return np.left_shift(array.astype("<u4"), 16).view("<f4")
+        if self.dtype not in FLOATS:
+            raise InputError(f"a tensor of type {self.dtype} stands where floating point numbers were expected")
+        return np.ascontiguousarray(array, dtype="<f4") if self.dtype != "float32" else np.array(array, order="C")
+
+    def torch(self) -> torch.Tensor:
+        """A tensor with the file's own type and bits, in memory of its own."""
+        import torch
+
+        own = torch.from_numpy(np.array(self.array(), order="C"))
+        return own if str(own.dtype) == f"torch.{self.dtype}" else own.view(getattr(torch, self.dtype))
+
+    def same_bits(self, other: StoredTensor) -> bool:
+        """Whether both hold the same bits (so that NaN equals itself and -0 is not 0)."""
+        if (self.dtype, self.shape) != (other.dtype, other.shape):
+            return False
+        if self.storage is other.storage and (self.offset, self.strides) == (other.offset, other.strides):
+            return True
+        return bool(np.array_equal(_bits(self.array()), _bits(other.array())))
+
+
+def reach(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """One past the last element that a strided view touches, counted from its first; 0 if it has no element."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def view(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any) -> StoredTensor:
+    """A checked view of a storage.
+
+    Raises:
+        InputError: numbers that are none, a view that leaves its storage, or elements that share memory: a few bytes
+            could then stand for any number of gigabytes.
+    """
+    if dtype not in NUMPY_TYPES:
+        raise InputError(f"tensors of type {dtype} are not read")
+    shape, strides = _sizes(shape), _sizes(strides)
+    (offset,) = _sizes((offset,))
+    if len(shape) != len(strides) or len(shape) > 16:
+        raise InputError(f"a tensor declares shape {shape} with strides {strides}")
+    if offset + reach(shape, strides) > storage.numel:
+        raise InputError(
+            f"a tensor of shape {shape}, strides {strides} and offset {offset} leaves its storage of {storage.numel}"
+        )
+    covered = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size > 1):
+        if 0 not in shape and stride < covered:
+            raise InputError(f"a tensor of shape {shape} and strides {strides} has elements that share memory")
+        covered = stride * (size - 1) + covered
+    return StoredTensor(storage, dtype, shape, strides, offset)
+
+
+def from_array(array: Array) -> StoredTensor:
+    """A stored tensor over a numpy array's memory."""
+    array = np.ascontiguousarray(array)
+    dtype = array.dtype.name
+    storage = Storage(dtype, array.size, array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return StoredTensor(storage, dtype, array.shape, contiguous_strides(array.shape))
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list | tuple) or not all(type(v) is int and 0 <= v < 2**48 for v in values):
+        raise InputError(f"a tensor declares sizes that are none: {str(values)[:80]}")
+    return tuple(values)
+
+
+def _bits(array: Array) -> Array:
+    if array.flags.c_contiguous and array.size:
+        return array.reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
