@@ -40,7 +40,7 @@ def put_in_place() -> bool:
 
 
 def point_sample(input: Tensor, points: Tensor, align_corners: bool = False, **arguments: str) -> Tensor:
-    """Values of (B, C, H, W) maps at (B, P, 2) points given as x, y in [0, 1] -> (B, C, P); grids (B, Hg, Wg, 2) too."""
+    """Values of (B, C, H, W) maps at (B, P, 2) points, x and y in [0, 1] -> (B, C, P); grids (B, Hg, Wg, 2) too."""
     grid = points * 2 - 1
     flat = grid.ndim == 3
     sampled = F.grid_sample(input, grid[:, :, None] if flat else grid, align_corners=align_corners, **arguments)
