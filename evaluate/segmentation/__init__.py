@@ -1,1 +1,3 @@
-"""Semantic segmentation: the only importer of mmseg, mmengine and mmcv."""
+"""Semantic segmentation with mmsegmentation: the only importer of mmseg, mmengine and mmcv."""
+
+from evaluate.segmentation.library import installed as installed

@@ -66,6 +66,23 @@ def build(
     return segmentor.train()
 
 
+def config_text(backbone: LoadedBackbone, protocol: SegmentationProtocol, geometry: Geometry, num_classes: int) -> str:
+    """The model that `build` makes and the pictures it takes, as the text of an mmengine config file."""
+    from mmengine.config import Config
+
+    with torch.no_grad():
+        widths = [out.shape[1] for out in backbone.module.maps(_probe())]
+    resize = [{"type": "Resize", "scale": geometry.test_scale, "keep_ratio": True}] if geometry.test_scale else []
+    return Config(
+        {
+            "default_scope": "mmseg",
+            "custom_imports": {"imports": ["evaluate.segmentation.heads"], "allow_failed_imports": False},
+            "model": segmentor_config(protocol, geometry, backbone.metadata, widths, num_classes),
+            "test_pipeline": [{"type": "LoadImageFromFile"}, *resize, {"type": "PackSegInputs"}],
+        }
+    ).pretty_text
+
+
 def segmentor_config(
     protocol: SegmentationProtocol,
     geometry: Geometry,

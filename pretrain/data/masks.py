@@ -49,6 +49,12 @@ class MaskSet:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def identity(self) -> str:
+        """A hash of classes, names and sizes of the files, not of where they lie: a copy of the set is the same set."""
+        files = [[path.name, path.stat().st_size] for pair in self.pairs for path in pair]
+        return canonical_hash([list(self.classes), self.ignore, files])
+
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB as stored; EXIF orientation is left alone, as masks have none. InputError if damaged."""
         path = self.pairs[index][0]
@@ -167,7 +173,7 @@ def check_masks(masks: MaskSet, cache: Path) -> MaskStatistics:
         InputError: the first file, by name, that is wrong: a mask of another size than its image, a value beyond the
             class list, a mask with several channels, a file that cannot be read.
     """
-    place = Path(cache) / "masks" / f"{_fingerprint(masks)}.json"
+    place = Path(cache) / "masks" / f"{_as_found(masks)}.json"
     if place.is_file():
         found = json.loads(place.read_text(encoding="utf-8"))
         return MaskStatistics(tuple(found["pixels"]), found["ignored"], found["median_short_side"])
@@ -271,10 +277,6 @@ def _mask_set(
     return MaskSet(name, split, tuple(classes), ignore, tuple(palette), tuple(pairs))
 
 
-def _fingerprint(masks: MaskSet) -> str:
-    files = [
-        [str(path), status.st_size, status.st_mtime_ns]
-        for pair in masks.pairs
-        for path, status in ((path, path.stat()) for path in pair)
-    ]
-    return canonical_hash([list(masks.classes), masks.ignore, files])
+def _as_found(masks: MaskSet) -> str:
+    times = [path.stat().st_mtime_ns for pair in masks.pairs for path in pair]
+    return canonical_hash([masks.identity, [str(path) for pair in masks.pairs for path in pair], times])

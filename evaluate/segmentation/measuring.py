@@ -1,0 +1,63 @@
+"""Measure a segmentor on the test split: every image once, shared out over the ranks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from evaluate.guards import EachOnce
+from evaluate.segmentation.library import quiet
+from evaluate.segmentation.samples import TestImages, test_batches
+from evaluate.segmentation.scores import confusion
+from pretrain.data.masks import MaskSet
+from pretrain.distributed import Ranks
+from pretrain.progress import progress
+
+if TYPE_CHECKING:
+    from mmseg.models.segmentors import EncoderDecoder
+
+
+@torch.no_grad()
+def measure(
+    segmentor: EncoderDecoder, images: TestImages, device: torch.device, ranks: Ranks, keep: list[int]
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """The (K, K) confusion matrix over the whole split, the same on every rank, and the label maps of some images.
+
+    Args:
+        segmentor: put back into the mode it came in.
+        images: the split at test size.
+        device: where the segmentor is.
+        ranks: this one measures images rank, rank + world_size, ...
+        keep: numbers of the images whose predictions are wanted; a rank returns those it measured.
+    """
+    masks: MaskSet = images.masks
+    mine = list(range(ranks.rank, len(masks), ranks.world_size))
+    total = np.zeros((segmentor.num_classes, segmentor.num_classes), dtype=np.int64)
+    seen = EachOnce(len(mine))
+    kept: dict[int, np.ndarray] = {}
+    trained = segmentor.training
+    segmentor.eval()
+    with progress(f"measuring {masks.name} {masks.split}", len(mine)) as bar, quiet():
+        for place, (index, batch) in enumerate(zip(mine, test_batches(images, mine, device), strict=True)):
+            data = segmentor.data_preprocessor(batch, False)
+            (result,) = segmentor(**data, mode="predict")
+            labels = result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+            total += confusion(masks.mask(index), labels, segmentor.num_classes)
+            seen.saw(np.array([place]))
+            if index in keep:
+                kept[index] = labels
+            bar.advance()
+    segmentor.train(trained)
+    seen.check()
+    return _over_ranks(total, device, ranks), kept
+
+
+def _over_ranks(total: np.ndarray, device: torch.device, ranks: Ranks) -> np.ndarray:
+    if ranks.world_size == 1:
+        return total
+    tensor = torch.from_numpy(total).to(device)
+    dist.all_reduce(tensor)
+    return tensor.cpu().numpy()
