@@ -65,7 +65,7 @@ _READERS = {
     "tar": "pretrain.data.tar:open_split",
     "torchvision": "pretrain.data.torchvision_sets:open_split",
     "voc": "pretrain.data.voc_labels:open_split",
-    "shapes": "pretrain.data.shapes:open_split",
+    "shapes": "pretrain.data.generated:open_split",
 }
 
 
