@@ -50,7 +50,7 @@ def uniforms(seed: int, epoch: int, index: int, view: int, count: int = _WORDS) 
 
 
 def draw_view(spec: ViewsSpec, seed: int, epoch: int, index: int, view: int, height: int, width: int) -> ViewDraw:
-    """What happens to view 0 or 1 of a sample whose image is height x width pixels."""
+    """What happens to view 0 or 1 of a sample whose image is height x width pixels; view 2 is drawn like view 0."""
     u = uniforms(seed, epoch, index, view).tolist()
     jitter = None
     if u[0] < spec.jitter_p:
@@ -67,8 +67,8 @@ def draw_view(spec: ViewsSpec, seed: int, epoch: int, index: int, view: int, hei
         jitter=jitter,
         order=_ORDERS[int(u[5] * len(_ORDERS))],
         gray=u[6] < spec.gray_p,
-        blur_sigma=low + u[8] * (high - low) if u[7] < spec.blur_p[view] else 0.0,
-        solarize=u[9] < spec.solarize_p[view],
+        blur_sigma=low + u[8] * (high - low) if u[7] < spec.blur_p[view % 2] else 0.0,
+        solarize=u[9] < spec.solarize_p[view % 2],
         flip=u[10] < spec.flip_p,
     )
 

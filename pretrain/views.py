@@ -1,6 +1,6 @@
-"""The two augmented views of an image, and batches of them.
+"""The two augmented views of an image (or three, for methods that take them), and batches of them.
 
-Shapes: B batch, H W size. An image is decoded once for both its views. Every draw comes from (seed, epoch, sample
+Shapes: B batch, H W size. An image is decoded once for all its views. Every draw comes from (seed, epoch, sample
 index, view), so views do not depend on the number of workers, and a resumed run sees what it would have seen.
 """
 
@@ -29,32 +29,35 @@ SKIPPED_AT_MOST = 0.001  # of the images a rank reads in an epoch
 
 
 class TwoViews:
-    """Makes both views of an image: (3, size, size) each, float32 normalised or uint8 as the spec says."""
+    """Makes the views of an image: (3, size, size) each, float32 normalised or uint8 as the spec says.
 
-    def __init__(self, spec: ViewsSpec, seed: int) -> None:
-        self.spec, self.seed = spec, seed
+    `views` is 2 unless said otherwise; a third view is drawn like the first.
+    """
+
+    def __init__(self, spec: ViewsSpec, seed: int, views: int = 2) -> None:
+        self.spec, self.seed, self.views = spec, seed, views
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
         self._scale, self._shift = 1 / (255 * std), mean / std
 
-    def __call__(self, images: ImageSet, index: int, epoch: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: ImageSet, index: int, epoch: int) -> tuple[Tensor, ...]:
         """The views of image `index` in `epoch`. Raises InputError, with the image's name, if it does not decode."""
-        views = self.empty(1)
-        self.write(images.decode(index), index, epoch, (views[0][0], views[1][0]))
-        return views[0][0], views[1][0]
+        places = tuple(place[0] for place in self.empty(1))
+        self.write(images.decode(index), index, epoch, places)
+        return places
 
-    def empty(self, count: int) -> tuple[Tensor, Tensor]:
-        """Room for `count` pairs of views: two (count, 3, size, size)."""
+    def empty(self, count: int) -> tuple[Tensor, ...]:
+        """Room for the views of `count` images: a (count, 3, size, size) for each view."""
         dtype = torch.uint8 if self.as_uint8 else torch.float32
         shape = (count, 3, self.spec.size, self.spec.size)
-        return torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+        return tuple(torch.empty(shape, dtype=dtype) for _ in range(self.views))
 
     @property
     def as_uint8(self) -> bool:
         """Whether the views leave as uint8, to be normalised on the device."""
         return self.spec.output == "uint8" or self.spec.where == "device"
 
-    def write(self, image: np.ndarray, index: int, epoch: int, places: tuple[Tensor, Tensor]) -> None:
-        """Write both views of a decoded image (H, W, 3) to their places (3, size, size)."""
+    def write(self, image: np.ndarray, index: int, epoch: int, places: tuple[Tensor, ...]) -> None:
+        """Write the views of a decoded image (H, W, 3) to their places (3, size, size)."""
         height, width = image.shape[:2]
         for view, place in enumerate(places):
             draw = draw_view(self.spec, self.seed, epoch, index, view, height, width)
@@ -87,7 +90,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class TwoViewLoader:
-    """An iterable of (view1 (B, 3, H, W), view2, index (B,)) over one epoch of one rank; `len` is its batches.
+    """An iterable of (view1 (B, 3, H, W), view2, ..., index (B,)) over one epoch of one rank; `len` is its batches.
 
     Attributes:
         damaged: index -> reason of the images that did not decode and were skipped, filled as the epoch goes on.
@@ -105,6 +108,7 @@ class TwoViewLoader:
         world_size: int = 1,
         workers: int = 0,
         skip_batches: int = 0,
+        views: int = 2,
     ) -> None:
         global_batch = batch_size_per_rank * world_size
         if global_batch > len(images):
@@ -115,7 +119,7 @@ class TwoViewLoader:
         assert 0 <= rank < world_size
         self.images, self.spec, self.epoch, self.workers = images, spec, epoch, workers
         self.damaged: dict[int, str] = {}
-        self._dataset = _Batches(images, TwoViews(spec, seed), epoch)
+        self._dataset = _Batches(images, TwoViews(spec, seed, views), epoch)
         order = epoch_order(len(images), seed, epoch)
         batches = len(images) // global_batch
         # One global batch after the other, so that the samples of a step do not depend on how many ranks share it.
@@ -126,7 +130,7 @@ class TwoViewLoader:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         loader: DataLoader[Any] = DataLoader(
             self._dataset,
             batch_sampler=[batch.tolist() for batch in self._batches],
@@ -137,9 +141,9 @@ class TwoViewLoader:
             # Every draw has its own seed; the loader's base seed must not move the global generator.
             generator=torch.Generator(),
         )
-        for view1, view2, index, damaged in loader:
+        for *batch, damaged in loader:
             self._note(damaged)
-            yield view1, view2, index
+            yield tuple(batch)
         if self.damaged:
             log.warning(
                 "epoch %d: %d damaged images were replaced by the next one: %s",
@@ -169,8 +173,11 @@ def two_view_loader(
     world_size: int = 1,
     workers: int = 0,
     skip_batches: int = 0,
+    views: int = 2,
 ) -> TwoViewLoader:
     """Batches of two views, (view1 (B, 3, H, W), view2, index (B,)); the last incomplete batch is dropped.
+
+    With `views=3` a third view stands before the index.
 
     The order is a permutation from (seed, epoch), the same for any number of workers; `skip_batches` leaves out the
     first ones without reading them, for a run that resumes in the middle of an epoch.
@@ -190,6 +197,7 @@ def two_view_loader(
         world_size=world_size,
         workers=workers,
         skip_batches=skip_batches,
+        views=views,
     )
 
 
@@ -199,8 +207,8 @@ class _Batches(Dataset[Any]):
     def __init__(self, images: ImageSet, views: TwoViews, epoch: int) -> None:
         self.images, self.views, self.epoch = images, views, epoch
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
-        first, second = self.views.empty(len(indices))
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor | dict[int, str], ...]:
+        places = self.views.empty(len(indices))
         used = torch.empty(len(indices), dtype=torch.int64)
         damaged: dict[int, str] = {}
         for place, index in enumerate(indices):
@@ -208,8 +216,8 @@ class _Batches(Dataset[Any]):
             if image is None:
                 break  # the batch is thrown away: the loader raises what `damaged` says
             used[place] = used_index
-            self.views.write(image, index, self.epoch, (first[place], second[place]))
-        return first, second, used, damaged
+            self.views.write(image, index, self.epoch, tuple(room[place] for room in places))
+        return *places, used, damaged
 
     def _decode(self, index: int, damaged: dict[int, str]) -> tuple[np.ndarray | None, int]:
         # A damaged image is replaced by the next one that is whole, a choice that no worker or order can change.

@@ -204,7 +204,7 @@ _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
 )
 _REACH = max(float(np.linalg.norm(contour, axis=1).max()) for outline in _OUTLINES for contour in outline)
 
-# A texture: u, v in the outline's coordinates, a factor of its frequency, four phases -> a wave around 0, about -1 to 1.
+# A texture: u, v in the outline's coordinates, a factor of its frequency, four phases -> a wave around 0.
 Texture = Callable[[np.ndarray, np.ndarray, float, np.ndarray], np.ndarray]
 _TURN = np.float32(2 * math.pi)
 
