@@ -1,7 +1,7 @@
 """Checkpoint files of mmengine: read without running what is in them, taken over by a run, and written for mmseg.
 
 Since torch 2.6 `torch.load` builds only tensors and plain containers. mmengine's Runner also stores its message hub,
-which needs the few globals of `GLOBALS`, and nothing else is allowed.
+which needs the few globals of `allowed`, and nothing else is let in.
 """
 
 from __future__ import annotations
@@ -27,22 +27,32 @@ def allowed() -> AbstractContextManager[Any]:
     """
     from mmengine.logging import HistoryBuffer
 
-    # A curve of the message hub is two numpy arrays, and its reductions are methods found by name.
+    numpy = np._core.multiarray
     return torch.serialization.safe_globals(
         [
+            # A curve of the message hub: two numpy arrays, and the names of its reductions.
             HistoryBuffer,
+            (_reduction, "builtins.getattr"),
             np.ndarray,
             np.dtype,
-            (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-            (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-            np._core.multiarray._reconstruct,
-            np._core.multiarray.scalar,
             np.dtypes.Float64DType,
-            np.dtypes.Float32DType,
             np.dtypes.Int64DType,
-            getattr,
+            numpy._reconstruct,
+            numpy.scalar,
+            # The same two under the path that numpy 1 wrote.
+            (numpy._reconstruct, "numpy.core.multiarray._reconstruct"),
+            (numpy.scalar, "numpy.core.multiarray.scalar"),
         ]
     )
+
+
+def _reduction(buffer: Any, name: str) -> Any:
+    """What stands in for `getattr` in these files: the methods of a HistoryBuffer that it registers, and no others."""
+    from mmengine.logging import HistoryBuffer
+
+    if buffer is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
+        raise pickle.UnpicklingError(f"attribute '{name}' of {buffer!r} is not one that mmengine's curves need")
+    return getattr(buffer, name)
 
 
 def read(path: Path) -> dict[str, Any]:
