@@ -14,9 +14,9 @@ from results.row import Metric
 
 if TYPE_CHECKING:
     import torch
-    from pretrain.data.catalog import Catalog
 
     from evaluate.checkpoints.load import LoadedBackbone
+    from pretrain.data.catalog import Catalog
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ TASKS: dict[str, TaskEntry] = {
     "knn": TaskEntry("evaluate.knn:run", "evaluate.protocols.knn", "top1", "weighted nearest neighbours, no training"),
     "linear": TaskEntry(
         "evaluate.linear:run", "evaluate.protocols.linear", "top1", "a linear classifier on a frozen backbone"
+    ),
+    "segmentation": TaskEntry(
+        "evaluate.segmentation.task:run",
+        "evaluate.protocols.segmentation",
+        "mIoU",
+        "semantic segmentation with mmsegmentation, fine-tuned or as a linear probe",
     ),
 }
 
