@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from torch import nn
 
+from evaluate.checkpoints.load import LoadedBackbone, load_backbone
 from pretrain.backbones import fingerprint
 from pretrain.data.images import ImageSet
 from pretrain.errors import InputError, RunFailedError
@@ -59,6 +60,28 @@ def check_same_classes(train: ImageSet, test: ImageSet) -> None:
         raise InputError(
             f"{train.name}: split {test.split} has {len(test.classes)} classes, split {train.split} has "
             f"{len(train.classes)}, expected the same list (they differ in {', '.join(odd[:5])})"
+        )
+
+
+def check_weights_are_the_files(backbone: LoadedBackbone) -> None:
+    """The weights in memory are those of the file, and none was left at its random start.
+
+    The file is loaded once more, into a backbone with other random weights: a tensor that did not come from the file
+    would differ. Of `random:` backbones the fingerprint must be the one they were drawn with.
+
+    Raises:
+        RunFailedError: they differ.
+    """
+    now = fingerprint(backbone.module)
+    if backbone.format == "random":
+        expected = backbone.sha256
+    else:
+        # Not the run's seed, so that what is drawn and not loaded comes out different.
+        select = None if backbone.format == "fastmoco" else backbone.metadata.prefix
+        expected = fingerprint(load_backbone(backbone.ref, select=select, seed=0x5EED).module)
+    if now != expected:
+        raise RunFailedError(
+            f"the weights in memory (fingerprint {now[:12]}) are not those of {backbone.ref} ({expected[:12]})"
         )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from evaluate import sweep
+from evaluate import probe, sweep
 from evaluate.protocols.linear import SweepProtocol
 from evaluate.task import Job
 from results.row import Metric
 
 
 def run(job: Job) -> list[Metric]:
-    """The metrics of `evaluate.sweep` for a protocol on cached features."""
-    assert isinstance(job.protocol, SweepProtocol)
-    return sweep.run(job)
+    """The metrics of `evaluate.sweep` for a protocol on cached features, of `evaluate.probe` for one on images."""
+    return sweep.run(job) if isinstance(job.protocol, SweepProtocol) else probe.run(job)

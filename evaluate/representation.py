@@ -14,6 +14,11 @@ from pretrain.backbones import Backbone, TimmBackbone
 from pretrain.errors import InputError
 
 
+def has_tokens(backbone: Backbone) -> bool:
+    """Whether it is a ViT of timm's: blocks that give tokens."""
+    return isinstance(backbone, TimmBackbone) and hasattr(backbone.model, "blocks")
+
+
 def represent(backbone: Backbone, images: Tensor, *, layers: int = 1, patch_average: bool = False) -> Tensor:
     """(B, C, H, W) -> (B, D'), features of the last `layers` stages or blocks, concatenated, last one last.
 
@@ -24,29 +29,35 @@ def represent(backbone: Backbone, images: Tensor, *, layers: int = 1, patch_aver
     Raises:
         InputError: more layers than the backbone has, or `patch_average` of a backbone without patch tokens.
     """
-    if layers == 1 and not patch_average:
-        return backbone(images)
-    if isinstance(backbone, TimmBackbone) and hasattr(backbone.model, "blocks"):
-        return _of_tokens(backbone, images, layers, patch_average)
-    if patch_average:
+    return represent_many(backbone, images, [(layers, patch_average)])[0]
+
+
+def represent_many(backbone: Backbone, images: Tensor, wanted: list[tuple[int, bool]]) -> list[Tensor]:
+    """`represent` for several (layers, patch_average) at once, from one forward pass."""
+    if wanted == [(1, False)]:
+        return [backbone(images)]
+    deepest = max(layers for layers, _average in wanted)
+    if has_tokens(backbone):
+        return _of_tokens(backbone, images, wanted, deepest)
+    if any(average for _layers, average in wanted):
         raise InputError(f"patch_average needs a backbone with patch tokens (a ViT); '{backbone.name}' has none")
     maps = backbone.maps(images)
-    _check_layers(layers, len(maps), backbone.name)
-    return torch.cat([stage.mean(dim=(2, 3)) for stage in maps[-layers:]], dim=1)
+    _check_layers(deepest, len(maps), backbone.name)
+    pooled = [stage.mean(dim=(2, 3)) for stage in maps[-deepest:]]
+    return [torch.cat(pooled[-layers:], dim=1) for layers, _average in wanted]
 
 
-def _of_tokens(backbone: TimmBackbone, images: Tensor, layers: int, patch_average: bool) -> Tensor:
+def _of_tokens(backbone: Backbone, images: Tensor, wanted: list[tuple[int, bool]], deepest: int) -> list[Tensor]:
     model: Any = backbone.model
-    _check_layers(layers, len(model.blocks), backbone.name)
+    _check_layers(deepest, len(model.blocks), backbone.name)
     if not model.num_prefix_tokens:
         raise InputError(f"'{backbone.name}' has no class token: only layers=1 without patch_average can be probed")
     blocks = model.forward_intermediates(
-        images, indices=layers, norm=True, output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
+        images, indices=deepest, norm=True, output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
     )
-    parts = [prefix[:, 0] for _patches, prefix in blocks]  # (B, T, D), (B, prefix, D): the class token stands first
-    if patch_average:
-        parts.append(blocks[-1][0].mean(dim=1))
-    return torch.cat(parts, dim=1)
+    tokens = [prefix[:, 0] for _patches, prefix in blocks]  # (B, T, D), (B, prefix, D): the class token stands first
+    patches = blocks[-1][0].mean(dim=1)
+    return [torch.cat([*tokens[-layers:], *([patches] if average else [])], dim=1) for layers, average in wanted]
 
 
 def _check_layers(wanted: int, there: int, name: str) -> None:

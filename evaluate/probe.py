@@ -1,0 +1,222 @@
+"""Linear classifiers trained through a frozen backbone on augmented images.
+
+Shapes: B batch, D feature width, K classes, L classifiers, N images.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evaluate import metrics
+from evaluate.features import Features, extract
+from evaluate.guards import check_weights_are_the_files, frozen
+from evaluate.inputs import job_images, test_input
+from evaluate.protocols.linear import PROTOCOLS, LinearProtocol
+from evaluate.representation import has_tokens, represent_many
+from evaluate.task import Job
+from evaluate.train_data import probe_transform
+from evaluate.training import Subject, Trained, Training, clear_state
+from pretrain.backbones import Backbone
+from pretrain.data.images import ImageSet
+from pretrain.data.splits import carve
+from pretrain.distributed import process_group
+from pretrain.errors import InputError
+from pretrain.files import write_bytes, write_json
+from pretrain.interrupt import stop_request
+from results.row import Metric
+
+log = logging.getLogger("fastmoco")
+
+CHUNK = 256  # images through the frozen backbone at once; more would only take memory
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One classifier: what it sees and its base lr."""
+
+    layers: int
+    patch_average: bool
+    base_lr: float
+
+    @property
+    def sees(self) -> tuple[int, bool]:
+        """Which representation: (layers, patch_average)."""
+        return self.layers, self.patch_average
+
+
+def run(job: Job) -> list[Metric]:
+    """Accuracy after the last epoch (`last`) and after the best one (`best`); with several classifiers that of the one
+    chosen on held-out training images (`held_out`).
+
+    Writes `head.safetensors` (`weight` (K, D), `bias` (K,)) of the classifier that the main metric is of.
+
+    Raises:
+        InputError: what `job_images` refuses, several labels an image, or a batch that does not fit the data.
+        RunFailedError: the loss is not finite, or the backbone changed.
+        Interrupted: a signal came; the same command resumes.
+    """
+    protocol = job.protocol
+    assert isinstance(protocol, LinearProtocol)
+    check_weights_are_the_files(job.backbone)
+    train, test = job_images(job)
+    if train.multi_label:
+        raise InputError(f"'{job.data}' has several labels an image: use the tasks svm or logreg")
+    kinds = classifiers(protocol, job.backbone.module)
+    held_out: ImageSet | None = None
+    if len(kinds) > 1:
+        rest, chosen_on = carve(train.labels, protocol.held_out, job.seed)
+        train, held_out = train.subset(rest), train.subset(chosen_on)
+    transform = test_input(protocol, train, job.backbone.metadata.normalization)
+
+    def features(images: ImageSet) -> dict[tuple[int, bool], Features]:
+        return {
+            sees: extract(job.backbone, images, transform, job.device, job.cache, layers=sees[0], patch_average=sees[1])
+            for sees in sorted({kind.sees for kind in kinds})
+        }
+
+    trunk = job.backbone.module if job.device.type == "cpu" else copy.deepcopy(job.backbone.module).to(job.device)
+    with process_group(job.device, job.out) as ranks, stop_request() as stop, frozen(trunk):
+        subject = Probe(trunk, kinds, len(train.classes), features(test), protocol, job.seed)
+        preset = PROTOCOLS.get(protocol.name)
+        training = Training(
+            job,
+            subject,
+            train,
+            probe_transform(protocol, transform, job.seed),
+            test.labels,
+            ranks,
+            stop,
+            preset if isinstance(preset, LinearProtocol) else None,
+        )
+        trained = training.run()
+    if held_out is None:
+        rows = last_and_best(trained, test.labels, len(train.classes), job.seed)
+        which, predictions = 0, trained.last
+    else:
+        which, scores = subject.choose(features(held_out), held_out.labels)
+        predictions = subject.predict(which, subject.test)
+        detail = _described(kinds[which], scores[which])
+        rows = metrics.accuracies(
+            predictions, test.labels, len(train.classes), seed=job.seed, selection="held_out", detail=detail
+        )
+    if ranks.is_main:
+        metrics.save_correct(job.out, predictions[:, 0] == test.labels)
+        head = subject.module.heads[which]
+        assert isinstance(head, nn.Linear)
+        tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu().contiguous()}
+        write_bytes(job.out / "head.safetensors", save(tensors))
+        if held_out is not None:
+            tried = [_described(kind, score) for kind, score in zip(kinds, scores, strict=True)]
+            write_json(job.out / "classifiers.json", {"chosen": which, "tried": tried})
+        clear_state(job.out)
+    return rows
+
+
+def last_and_best(trained: Trained, labels: np.ndarray, classes: int, seed: int) -> list[Metric]:
+    """The metrics after the last epoch, then those after the epoch that was best on test, marked as such."""
+    last = metrics.accuracies(trained.last, labels, classes, seed=seed, selection="last")
+    detail = {"epoch": trained.best_epoch}
+    return last + metrics.accuracies(trained.best, labels, classes, seed=seed, selection="best", detail=detail)
+
+
+def classifiers(protocol: LinearProtocol, backbone: Backbone) -> list[Kind]:
+    """Every classifier the protocol trains; what a backbone without tokens cannot give is left out, and said."""
+    sees = list(itertools.product(protocol.blocks, protocol.patch_averages))
+    if not has_tokens(backbone) and sees != [(1, False)]:
+        log.info("%s has no class tokens: its pooled output is what is probed, not %s blocks", backbone.name, sees)
+        sees = [(1, False)]
+    return [Kind(layers, average, base_lr) for layers, average in sees for base_lr in protocol.base_lrs]
+
+
+def _described(kind: Kind, score: float) -> dict[str, float | int | bool]:
+    return {
+        "base_lr": kind.base_lr,
+        "layers": kind.layers,
+        "patch_average": kind.patch_average,
+        "held_out_score": score,
+    }
+
+
+class _Classifiers(nn.Module):
+    """L linear classifiers; the loss is the sum of theirs, so that each gets the gradient of its own alone."""
+
+    def __init__(self, kinds: list[Kind], widths: dict[tuple[int, bool], int], classes: int, std: float, seed: int):
+        super().__init__()
+        self.kinds = kinds
+        self.heads = nn.ModuleList()
+        for kind in kinds:
+            # All start from the same weights: what differs between classifiers is what the protocol says differs.
+            generator = torch.Generator().manual_seed(seed)
+            head = nn.Linear(widths[kind.sees], classes)
+            with torch.no_grad():
+                head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * std)
+                head.bias.zero_()
+            self.heads.append(head)
+
+    def forward(self, seen: dict[tuple[int, bool], Tensor], labels: Tensor) -> Tensor:
+        pairs = zip(self.kinds, self.heads, strict=True)
+        return torch.stack([F.cross_entropy(head(seen[kind.sees]), labels) for kind, head in pairs]).sum()
+
+
+class Probe(Subject):
+    """Classifiers on a frozen trunk in eval mode, measured on cached test features."""
+
+    module: _Classifiers
+
+    def __init__(
+        self,
+        trunk: Backbone,
+        kinds: list[Kind],
+        classes: int,
+        test: dict[tuple[int, bool], Features],
+        protocol: LinearProtocol,
+        seed: int,
+    ) -> None:
+        # Eval mode for good: "it is not legitimate to change any part of the pre-trained model" (moco-v3
+        # main_lincls.py:341-348), and BN in train mode would revise its statistics.
+        self.trunk = trunk.eval()
+        self.kinds, self.test = kinds, test
+        widths = {sees: features.width for sees, features in test.items()}
+        self.device = next(trunk.parameters()).device
+        self.module = _Classifiers(kinds, widths, classes, protocol.head_init_std, seed).to(self.device)
+        names = [f"head{i}" for i in range(len(kinds))] if len(kinds) > 1 else ["head"]
+        heads = zip(names, self.module.heads, kinds, strict=True)
+        self.groups = [(name, list(head.parameters()), kind.base_lr) for name, head, kind in heads]
+
+    @torch.no_grad()
+    def inputs_of(self, images: Tensor) -> dict[tuple[int, bool], Tensor]:
+        """(B, 3, H, W) -> each representation (B, D), without a graph: the trunk gets no gradient."""
+        wanted = list(self.test)
+        parts = [represent_many(self.trunk, chunk, wanted) for chunk in images.split(CHUNK)]
+        return {sees: torch.cat([part[i] for part in parts]) for i, sees in enumerate(wanted)}
+
+    def measure(self) -> np.ndarray:
+        """Predictions of the first classifier on the test images."""
+        return self.predict(0, self.test)
+
+    @torch.no_grad()
+    def predict(self, which: int, features: dict[tuple[int, bool], Features]) -> np.ndarray:
+        """(N, min(5, K)) predictions of one classifier on cached features."""
+        head, seen = self.module.heads[which], features[self.kinds[which].sees]
+        return np.concatenate(
+            [
+                metrics.top_classes(head(torch.from_numpy(block).to(self.device)).cpu().numpy())
+                for _start, block in seen.blocks(4096)
+            ]
+        )
+
+    def choose(self, features: dict[tuple[int, bool], Features], labels: np.ndarray) -> tuple[int, list[float]]:
+        """The classifier with the best top-1 on these images (of equals the first) and every one's, in percent."""
+        scores = [
+            100.0 * float((self.predict(which, features)[:, 0] == labels).mean()) for which in range(len(self.kinds))
+        ]
+        return int(np.argmax(scores)), scores

@@ -1,0 +1,249 @@
+"""The loop of the protocols that train through the images: steps, curves, measuring each epoch, state, resuming.
+
+Shapes: N test images, L classifiers.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, Optimizer
+
+from evaluate.lars import LarsAfterMomentum, LarsLrInMomentum
+from evaluate.protocols.training import TrainingProtocol
+from evaluate.task import Job
+from evaluate.train_data import check_batch, train_batches
+from pretrain.curves import Curves
+from pretrain.data.images import ImageSet
+from pretrain.data.transforms import TrainTransform
+from pretrain.distributed import Ranks, any_rank, barrier, mean_over_ranks
+from pretrain.errors import InputError, RunFailedError
+from pretrain.interrupt import StopRequest
+from pretrain.optim import LARS
+from pretrain.progress import progress
+from pretrain.state import StateStore
+
+log = logging.getLogger("fastmoco")
+
+LOOK_EVERY_STEPS = 20
+
+
+class Subject(ABC):
+    """What is trained: parameters with their base lrs, a loss, and how it is measured.
+
+    Attributes:
+        module: everything that is trained and saved; its forward takes `inputs_of`'s result and labels and gives the
+            loss, a scalar.
+        groups: (name, parameters, base lr) of each parameter group.
+    """
+
+    module: nn.Module
+    groups: list[tuple[str, list[nn.Parameter], float]]
+
+    @abstractmethod
+    def inputs_of(self, images: Tensor) -> Any:
+        """(B, 3, H, W) on the device -> what `module` takes."""
+
+    @abstractmethod
+    def measure(self) -> np.ndarray:
+        """(N, min(5, K)) int64, the likeliest classes of every test image, by the first classifier; on every rank."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Predictions (N, min(5, K)) on test after the last epoch and after the best measured one, and which that was."""
+
+    last: np.ndarray
+    best: np.ndarray
+    best_epoch: int
+
+
+def build_optimizer(protocol: TrainingProtocol, groups: list[tuple[str, list[nn.Parameter], float]]) -> Optimizer:
+    """The protocol's optimizer over named parameter groups; every group's lr is set before each step."""
+    parameters = [{"params": members, "name": name, "base_lr": base_lr} for name, members, base_lr in groups]
+    if protocol.optimizer == "sgd":
+        return SGD(
+            parameters,
+            lr=0.0,
+            momentum=protocol.momentum,
+            nesterov=protocol.nesterov,
+            weight_decay=protocol.weight_decay,
+        )
+    form = {"before_momentum": LARS, "after_momentum": LarsAfterMomentum, "lr_in_momentum": LarsLrInMomentum}
+    return form[protocol.lars_form](
+        parameters,
+        lr=0.0,
+        momentum=protocol.momentum,
+        weight_decay=protocol.weight_decay,
+        trust_coefficient=protocol.trust_coefficient,
+        adapt_1d=True,
+    )
+
+
+class Training:
+    """One training of a subject; `run` starts or resumes it. All ranks call, rank 0 writes."""
+
+    def __init__(
+        self,
+        job: Job,
+        subject: Subject,
+        images: ImageSet,
+        transform: TrainTransform,
+        test_labels: np.ndarray,
+        ranks: Ranks,
+        stop: StopRequest,
+        preset: TrainingProtocol | None,
+    ) -> None:
+        assert isinstance(job.protocol, TrainingProtocol)
+        self.job, self.protocol, self.subject, self.images = job, job.protocol, subject, images
+        self.transform, self.test_labels, self.ranks, self.stop = transform, test_labels, ranks, stop
+        check_batch(self.protocol.global_batch_size, len(images), ranks.world_size)
+        batches = -(-len(images) // self.protocol.global_batch_size)
+        self.steps_per_epoch = self.protocol.steps_per_epoch or batches
+        self.steps = self.protocol.epochs * self.steps_per_epoch
+        self.optimizer = build_optimizer(self.protocol, subject.groups)
+        self.states = StateStore(job.out / "state")
+        self.best: tuple[float, int, np.ndarray] | None = None  # top-1 %, epoch, predictions
+        if ranks.is_main:
+            base_lrs = {name: base_lr for name, _members, base_lr in subject.groups}
+            log.info(self.protocol.lr_line(base_lrs, preset))
+
+    def run(self) -> Trained:
+        """Train to the end.
+
+        Raises:
+            InputError: batch and data do not fit, or `out` holds the state of another protocol or of other images.
+            RunFailedError: the loss is not finite.
+            Interrupted: a signal came; the state is saved and the same command goes on.
+        """
+        start = self._restore()
+        module = self._parallel()
+        curves = Curves(self.job.out, resume_step=start) if self.ranks.is_main else None
+        last = self.best[2] if self.best is not None else None
+        try:
+            with progress(self.protocol.name, self.steps, unit="steps", start=start) as bar:
+                batches = train_batches(
+                    self.images,
+                    self.transform,
+                    global_batch_size=self.protocol.global_batch_size,
+                    seed=self.job.seed,
+                    steps=self.steps,
+                    start=start,
+                    ranks=self.ranks,
+                )
+                for step, (inputs, labels) in enumerate(batches, start=start):
+                    loss = self._step(module, step, inputs, labels)
+                    done = step + 1
+                    bar.advance()
+                    if done % LOOK_EVERY_STEPS == 0 or done == self.steps:
+                        self._look(done, loss, curves)
+                    if done % self.steps_per_epoch == 0:
+                        last = self._after_epoch(done, curves, last)
+                    self._maybe_stop(done)
+        finally:
+            self.states.finish()
+            if curves is not None:
+                curves.close()
+        if last is None:  # resumed after the last step
+            last = self.subject.measure()
+        assert self.best is not None
+        return Trained(last, self.best[2], self.best[1])
+
+    def _parallel(self) -> nn.Module:
+        if self.ranks.world_size == 1:
+            return self.subject.module
+        ids = [self.job.device.index] if self.job.device.type == "cuda" else None
+        return DistributedDataParallel(self.subject.module, device_ids=ids)
+
+    def _step(self, module: nn.Module, step: int, inputs: Tensor, labels: Tensor) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.protocol.lr_at(group["base_lr"], step, self.steps_per_epoch)
+        device = self.job.device
+        loss = module(self.subject.inputs_of(inputs.to(device, non_blocking=True)), labels.to(device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _look(self, done: int, loss: Tensor, curves: Curves | None) -> None:
+        value = float(mean_over_ranks(loss))
+        if not np.isfinite(value):
+            raise RunFailedError(f"the loss is {value} at step {done} of {self.steps}: a smaller lr usually helps")
+        if curves is not None:
+            rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+            curves.add(done, {"loss": value, **rates})
+
+    def _after_epoch(self, done: int, curves: Curves | None, last: np.ndarray | None) -> np.ndarray | None:
+        epoch = done // self.steps_per_epoch
+        if epoch % self.protocol.eval_every_epochs == 0 or done == self.steps:
+            last = self.subject.measure()
+            top1 = 100.0 * float((last[:, 0] == self.test_labels).mean())
+            if self.best is None or top1 > self.best[0]:
+                self.best = (top1, epoch, last)
+            if curves is not None:
+                curves.add(done, {"test_top1": top1})
+        if self.ranks.is_main:
+            self.states.save(done, self._state())
+        return last
+
+    def _maybe_stop(self, done: int) -> None:
+        look = self.ranks.world_size == 1 or done % LOOK_EVERY_STEPS == 0
+        if done < self.steps and look and any_rank(self.stop.requested, self.job.device):
+            if self.ranks.is_main:
+                self.states.save(done, self._state(), wait=True)
+            barrier()
+            if not self.stop.requested:  # another rank heard the signal
+                self.stop.signum = 15
+            raise self.stop.leave(f"state saved at step {done} of {self.steps}; the same command goes on from there")
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "made_of": self._made_of(),
+            "module": self.subject.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        if self.best is not None:
+            top1, epoch, predictions = self.best
+            state["best"] = {"top1": top1, "epoch": epoch, "predictions": torch.from_numpy(predictions)}
+        return state
+
+    def _made_of(self) -> dict[str, Any]:
+        return {
+            "protocol": self.protocol.model_dump(mode="json"),
+            "seed": self.job.seed,
+            "images": self.images.identity,
+            "weights": self.job.backbone.sha256,
+        }
+
+    def _restore(self) -> int:
+        found = self.states.latest()
+        if found is None:
+            return 0
+        step, state = found
+        differing = [key for key, value in self._made_of().items() if state["made_of"][key] != value]
+        if differing:
+            raise InputError(
+                f"{self.states.directory} holds the state of another run (its {', '.join(differing)} differ): expected "
+                "an --out of this run's own"
+            )
+        self.subject.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if "best" in state:
+            best = state["best"]
+            self.best = (best["top1"], best["epoch"], best["predictions"].numpy())
+        log.info("resuming at step %d of %d", step, self.steps)
+        return step
+
+
+def clear_state(out: Path) -> None:
+    """Remove the states of a finished run: its result is what stays."""
+    for path in (Path(out) / "state").glob("step_*.pt"):
+        path.unlink()
