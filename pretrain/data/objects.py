@@ -81,7 +81,7 @@ def open_objects(catalog: Catalog, name: str, split: str) -> ObjectSet:
     entry = catalog.entry(name)
     if entry.format not in FORMATS:
         raise InputError(
-            f"data set '{name}' has format '{entry.format}', which holds no boxes; formats that do: {', '.join(FORMATS)}"
+            f"data set '{name}' has format '{entry.format}', which holds no boxes; those that do: {', '.join(FORMATS)}"
         )
     if split not in entry.splits():
         raise unknown(f"split of data set '{name}'", split, entry.splits())

@@ -38,8 +38,10 @@ def read_voc(root: Path, lists: tuple[str, ...], classes: tuple[str, ...], *, na
     for listed in lists:
         year, _, list_name = listed.rpartition("/")
         folder = root / year
-        for stem in _stems(folder / "ImageSets" / "Main" / f"{list_name}.txt"):
-            images.append(_read_image(folder, stem, f"{year}/{stem}" if year else stem, classes, name, slips))
+        images += [
+            _read_image(folder, stem, f"{year}/{stem}" if year else stem, classes, name, slips)
+            for stem in _stems(folder / "ImageSets" / "Main" / f"{list_name}.txt")
+        ]
     if slips:
         log.warning("data set '%s': %d boxes without area are left out, the first at %s", name, len(slips), slips[0])
     has_masks = all(image.instances is not None for image in images)
