@@ -87,7 +87,8 @@ class TarEntry(SplitEntry):
 class TorchvisionEntry(Settings):
     """A set that torchvision knows, by the names of `pretrain.data.torchvision_sets.SETS`.
 
-    `partition` picks one of the official partitions of the sets that have several (DTD and SUN397: 1 to 10).
+    `partition` picks one of the official partitions of the sets that have several (DTD and SUN397: 1 to 10);
+    `join_val` makes train the official train and val together, for the last training of a transfer protocol.
     """
 
     format: Literal["torchvision"]
@@ -95,6 +96,7 @@ class TorchvisionEntry(Settings):
     root: str
     download: bool = False
     partition: Annotated[int, Field(ge=1, le=10)] = 1
+    join_val: bool = False
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the set's table names."""

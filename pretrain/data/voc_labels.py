@@ -1,0 +1,47 @@
+"""PASCAL VOC as a multi-label classification set: which of the classes an image shows.
+
+A class is present when one object of it is not flagged difficult; where all its objects are difficult, neither yes nor
+no is counted (VOC2007 development kit, section 4.1; VISSL's VOC07 uses the same three values).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pretrain.data.identity import file_identity
+from pretrain.data.imagefolder import Files
+from pretrain.data.images import ImageSet
+from pretrain.data.voc import open_split as open_objects
+from pretrain.files import canonical_hash
+
+if TYPE_CHECKING:
+    from pretrain.data.catalog import Catalog
+    from pretrain.data.entries import VocEntry
+
+
+def open_split(catalog: Catalog, name: str, entry: VocEntry, split: str) -> ImageSet:
+    """One split with labels bool (N, K) and `ignored` bool (N, K). Raises InputError as the VOC reader does."""
+    found = open_objects(catalog, name, entry, split)
+    root = catalog.resolve(entry.root)
+    labels = np.zeros((len(found), len(found.classes)), dtype=bool)
+    difficult = np.zeros_like(labels)
+    for row, image in enumerate(found.images):
+        for item in image.objects:
+            (difficult if item.difficult else labels)[row, item.category] = True
+    names = np.array([str(image.path.relative_to(root)).encode() for image in found.images])
+    lists = [
+        file_identity(root / part.rpartition("/")[0] / "ImageSets" / "Main" / f"{part.rpartition('/')[2]}.txt")
+        for part in getattr(entry, split)
+    ]
+    sizes = [image.path.stat().st_size for image in found.images]
+    source = Files(root, names, canonical_hash([lists, [bytes(n).decode() for n in names], sizes]))
+    return ImageSet(
+        source,
+        name=name,
+        split=split,
+        classes=found.classes,
+        labels=labels,
+        ignored=difficult & ~labels,
+    )
