@@ -46,7 +46,8 @@ class SegmentationProtocol(TaskProtocol):
         iterations: steps of the optimizer.
         global_batch_size: images a step, over all ranks.
         optimizer, base_lr, lr_rule, reference_batch, momentum, betas, weight_decay: `base_lr` is at `reference_batch`.
-        schedule: "poly": (1 - t / T) ** poly_power from lr down to min_lr; "step": times step_factor at each of
+        schedule: "poly": (1 - t / T) ** poly_power from lr down to min_lr, as in mmcv 1.x, for which the sources were
+            written (mmengine's PolyLR ends a step early); "step": times step_factor at each of
             `step_at`, parts of the whole.
         warmup_iterations: linear from `warmup_ratio` * lr.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
