@@ -1,0 +1,63 @@
+"""Bold in a column: the best number and those not significantly worse, by which test and over how many samples."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pretrain.errors import InputError
+from results import stats
+from results.measuring import correctness, pretrainings, refuse_mixture
+from results.table import Cell, Column
+
+ALPHA = 0.05
+
+
+def embolden(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> str | None:
+    """Mark the best cells of a column bold; the sentence that says how that was told, None when nothing was to tell.
+
+    `cells`: each cell that holds a number fit for comparison, with the rows behind it.
+    """
+    if len(cells) < 2:
+        return None
+    try:
+        refuse_mixture(pd.concat([rows for _, rows in cells]))
+        tests, how = _against_best(column, cells)
+    except InputError as refusal:
+        return f"{column.name}: nothing is bold. {str(refusal)[0].upper()}{str(refusal)[1:]}."
+    corrected = stats.holm([p for _, p in tests])
+    best = _best(column, cells)
+    cells[best][0].bold = True
+    for (index, _), p in zip(tests, corrected, strict=True):
+        cells[index][0].bold = p >= ALPHA
+    return f"{column.name}: {how}, {len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best."
+
+
+def _best(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> int:
+    means = [cell.measured.mean if cell.measured else float("-inf") for cell, _ in cells]
+    return max(range(len(means)), key=lambda index: means[index] if column.higher_is_better else -means[index])
+
+
+def _against_best(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> tuple[list[tuple[int, float]], str]:
+    """(index, p) of every other cell against the best, all by one test, and the test in words."""
+    best = _best(column, cells)
+    others = [index for index in range(len(cells)) if index != best]
+    correct = [correctness(rows) for _, rows in cells]
+    given = [side for side in correct if side is not None]
+    if len(given) == len(cells):
+        single = all(len(side) == 1 and side[0].shape[0] == 1 for side in given)
+        test = stats.compare if single else stats.paired_bootstrap
+        results = [test(given[best], given[index]) for index in others]
+        over = "" if single else " and pretrainings"
+        return (
+            [(index, result.p) for index, result in zip(others, results, strict=True)],
+            f"{results[0].test} over {results[0].n} test samples{over}",
+        )
+    values = [[float(unit["value"].mean()) for unit in pretrainings(rows)] for _, rows in cells]
+    if min(map(len, values)) < 2:
+        raise InputError("the runs kept no answers for each test sample, and a t test needs two pretrainings a row")
+    results = [stats.welch_test(values[best], values[index]) for index in others]
+    fewest = min(map(len, values))
+    return (
+        [(index, result.p) for index, result in zip(others, results, strict=True)],
+        f"{results[0].test} over {fewest} or more pretrainings a row",
+    )

@@ -1,0 +1,112 @@
+"""Tables by name: list them, write them down, and follow a cell back to its runs, weights and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pretrain.errors import unknown
+from results import html, latex, rendering
+from results.cells import build
+from results.definition import definitions, load_definition
+from results.store import Store
+from results.table import MEANINGS, Table
+
+__all__ = ["FORMATS", "Format", "definitions", "render", "table", "trace"]
+
+Format = Literal["md", "latex", "html", "csv"]
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "md": rendering.markdown,
+    "latex": latex.latex,
+    "html": html.page,
+    "csv": rendering.comma_separated,
+}
+
+
+def table(name_or_path: str, store: Store) -> Table:
+    """A table of the package (`definitions()`) or of a YAML file, filled from `store`.
+
+    Raises:
+        InputError: no such table, or a definition that does not hold.
+    """
+    return build(name_or_path, load_definition(name_or_path), store)
+
+
+def render(name_or_path: str, store: Store, *, format: str) -> str:
+    """The table in one of `FORMATS`; the same rows give the same bytes.
+
+    Raises:
+        InputError: no such table or format, or a definition that does not hold.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    return FORMATS[format](table(name_or_path, store))
+
+
+def trace(name: str, store: Store, row: str, column: str) -> str:
+    """From a cell back to where it comes from: the number, each run with its value, weights and command, the source.
+
+    `row` and `column` are the labels as the table shows them; case and spaces do not matter.
+
+    Raises:
+        InputError: no such table, row or column (with those that exist).
+    """
+    built = table(name, store)
+    i = _index("row", row, built.rows)
+    j = _index("column", column, [one.name for one in built.columns])
+    cell, head = built.cells[i][j], built.columns[j]
+    lines = [f"{name}: {built.rows[i]} × {head.name}"]
+    if cell.published:
+        there = cell.published
+        lines += [
+            f"published  {rendering.published_text(cell, head)} {head.unit}",
+            f"  source   {there.source}",
+            f"  where    {there.location}",
+            f"  protocol {there.protocol}",
+        ]
+    if cell.measured:
+        ours = cell.measured
+        text = f"measured   {rendering.measured_text(cell, head)} {head.unit} (n = {ours.n}; {ours.selection})"
+        if ours.low is not None and ours.high is not None:
+            text += f", 95 % interval over test samples {ours.low:.2f} to {ours.high:.2f}"
+        lines += [text, f"  protocol {ours.protocol}", f"  data     {ours.data}"]
+    if cell.difference is not None:
+        lines.append(f"difference {rendering.difference_text(cell, head)}")
+    lines += [f"mark       {rendering.SYMBOLS[mark]} {MEANINGS[mark]}" for mark in cell.marks]
+    if not (cell.published or cell.measured or cell.marks):
+        lines.append("nothing: no source gives a number and no run was found")
+    for run_id in dict.fromkeys([*(cell.measured.run_ids if cell.measured else ()), *cell.run_ids]):
+        lines += ["", *_run(store, run_id, used=bool(cell.measured and run_id in cell.measured.run_ids))]
+    return "\n".join(lines) + "\n"
+
+
+def _run(store: Store, run_id: str, *, used: bool) -> list[str]:
+    run = store.runs[store.runs["run_id"] == run_id].iloc[0]
+    numbers = store.rows[store.rows["run_id"] == run_id]
+    shown = [f"{one.metric} {one.value:.6g} {one.unit} ({one.selection})" for one in numbers.itertuples()]
+    fields = {
+        "state": run["state"] + ("" if used or run["state"] != "done" else ", not part of this number"),
+        "error": run["error"],
+        "metrics": "; ".join(shown),
+        "seed": run["seed"],
+        "weights": run["checkpoint_ref"],
+        "sha256": run["checkpoint_sha256"],
+        "of seed": run["pretrain_seed"],
+        "code": run["code_version"],
+        "command": run["command"],
+        "found in": run["path"],
+    }
+    present = {key: value for key, value in fields.items() if (isinstance(value, str) and value) or _is_number(value)}
+    return [f"run {run_id}", *(f"  {key:<8} {value}" for key, value in present.items())]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) or (hasattr(value, "item") and value == value)
+
+
+def _index(kind: str, given: str, labels: list[str]) -> int:
+    plain = ["".join(label.lower().split()) for label in labels]
+    wanted = "".join(given.lower().split())
+    if wanted not in plain:
+        raise unknown(f"{kind} of the table", given, labels)
+    return plain.index(wanted)

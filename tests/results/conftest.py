@@ -1,0 +1,108 @@
+"""Runs on disk, small and made by hand: what the store, the tables and the report are tested on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from results.row import Checkpoint, Data, Metric, Protocol, Result, Run, write_result
+
+Write = Callable[..., Path]
+
+
+def make_run(label: str = "ours", *, task: str = "knn", seed: int = 0, **changes: Any) -> Run:
+    pretrain_seed = changes.pop("pretrain_seed", 0)
+    data = changes.pop("data", "cifar10")
+    checkpoint = {
+        "label": label,
+        "ref": f"run:pretrain-{label}-s{pretrain_seed}",
+        "sha256": f"{label}-{pretrain_seed}".encode().hex().ljust(64, "0")[:64],
+        "method": "fast_moco",
+        "backbone": "cifar_resnet20",
+        "recipe": "tiny",
+        "epoch": 20,
+        "pretrain_seed": pretrain_seed,
+        "pretrain_data": "cifar10",
+        **changes.pop("checkpoint", {}),
+    }
+    protocol = changes.pop("protocol", "dino" if task == "knn" else "sweep")
+    values = changes.pop("values", {"k": [10, 20], "temperature": 0.07})
+    return Run(
+        **{
+            "run_id": f"{task}-{label}-{data}-{protocol}-p{pretrain_seed}-s{seed}",
+            "campaign": "small",
+            "kind": "evaluate",
+            "task": task,
+            "protocol": Protocol(name=protocol, values=values),
+            "checkpoint": Checkpoint(**checkpoint),
+            "data": Data(name=data, identity="d" * 64),
+            "seed": seed,
+            "code_version": "0.1.0+abc",
+            "packages": {"torch": "2.14.1", "numpy": "2.4.6"},
+            "command": ["fastmoco", "evaluate", task, "--checkpoint", "backbone.safetensors", "--seed", str(seed)],
+            "device": "cpu",
+            "host": "node17",
+            "started": "2026-11-24T08:00:00Z",
+            "ended": f"2026-11-24T08:{10 + seed:02d}:00Z",
+            "wall_s": 12.5,
+            "peak_mem_bytes": 2_000_000_000,
+            **changes,
+        }
+    )
+
+
+def write_done(root: Path, run: Run, metrics: list[Metric], correct: np.ndarray | None = None) -> Path:
+    directory = root / "runs" / run.run_id
+    directory.mkdir(parents=True)
+    (directory / "run.json").write_text(run.model_dump_json(indent=1))
+    write_result(directory, Result(run=run, metrics=metrics))
+    if correct is not None:
+        np.save(directory / "correct.npy", np.packbits(correct))
+    return directory
+
+
+def write_failed(root: Path, run: Run, error: str | None, log: str = "") -> Path:
+    """A run without a result: failed with `error` or, when that is None, unfinished."""
+    directory = root / "runs" / run.run_id
+    directory.mkdir(parents=True)
+    (directory / "run.json").write_text(run.model_dump_json(indent=1))
+    (directory / "log.txt").write_text(log)
+    if error is not None:
+        (directory / "failed.json").write_text(json.dumps({"error": error, "exit_code": 1}))
+    return directory
+
+
+def answers(right: int, n: int, start: int = 0) -> np.ndarray:
+    """(n,) bool: `right` samples from `start` on are right."""
+    correct = np.zeros(n, dtype=bool)
+    correct[(start + np.arange(right)) % n] = True
+    return correct
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Path:
+    """Two methods of three pretrainings, kNN and a linear probe of two seeds; one failed and one unfinished run."""
+    root = tmp_path / "campaign"
+    for label, knn, linear in (("fast_moco", 620, 700), ("moco", 560, 695)):
+        for pretrain_seed in range(3):
+            right = knn + 4 * pretrain_seed
+            run = make_run(label, pretrain_seed=pretrain_seed)
+            metric = Metric(name="top1", value=right / 10, n=1000, ci95=(right / 10 - 3, right / 10 + 3))
+            write_done(root, run, [metric], answers(right, 1000, 20 * pretrain_seed))
+            for seed in range(2):
+                run = make_run(label, task="linear", pretrain_seed=pretrain_seed, seed=seed)
+                right = linear + 5 * pretrain_seed + 10 * seed
+                metrics = [
+                    Metric(name="top1", value=right / 10, n=1000),
+                    Metric(name="top1", value=right / 10 + 1, n=1000, selection="best"),
+                ]
+                write_done(root, run, metrics, answers(right, 1000, 7 * pretrain_seed + seed))
+    write_failed(root, make_run("random", checkpoint={"ref": "random:cifar_resnet20"}), "loss is not finite at step 12",
+                 "step 11 loss 3.2\nstep 12 loss nan\n")  # fmt: skip
+    write_failed(root, make_run("random", task="linear"), None)
+    return root
