@@ -32,7 +32,8 @@ _RIVALS = {
     "MoCo v3": "facebookresearch/moco-v3 README, ResNet-50 linear classification table",
     "Fast-MoCo": "Fast-MoCo repo README, Pretrained Models table",
 }
-_STYLE: dict[str, Any] = {
+# Typed as Any: the names matplotlib accepts differ from version to version.
+_STYLE: Any = {
     "svg.hashsalt": "fastmoco",
     "font.family": "sans-serif",
     "font.size": 10,

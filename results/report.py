@@ -1,0 +1,209 @@
+"""The report: one HTML page that needs no server and no network, with every table, plot, run and failure."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+from PIL import Image
+
+from pretrain.errors import InputError
+from pretrain.files import write_text
+from results import plots, tables
+from results.html import environment
+from results.matching import matches
+from results.store import Store, load
+from results.table import Table
+
+# A page of a few MB: sheets beyond these stay in the runs' directories, and the page says so.
+_MAX_PICTURES, _PICTURE_WIDTH, _PICTURE_BYTES = 24, 960, 2_500_000
+_LOG_LINES, _LOG_BYTES = 30, 6_000
+_PROVENANCE = {
+    "protocol_values": "protocol",
+    "checkpoint_ref": "weights",
+    "checkpoint_sha256": "weights SHA-256",
+    "checkpoint_detail": "read as",
+    "method": "method",
+    "backbone": "backbone",
+    "recipe": "recipe",
+    "epoch": "epochs",
+    "pretrain_seed": "pretraining seed",
+    "data_identity": "data identity",
+    "code_version": "code",
+    "packages": "packages",
+    "device": "device",
+    "host": "host",
+    "started": "started",
+    "ended": "ended",
+    "wall_s": "seconds",
+    "peak_mem_bytes": "peak memory, bytes",
+    "command": "command",
+    "path": "directory",
+}
+
+
+def write_report(roots: Sequence[Path], out: Path) -> None:
+    """Write the report of every run under `roots` to `out`.
+
+    Raises:
+        InputError: as `results.store.load`.
+    """
+    write_text(Path(out), page(load(roots), [str(root) for root in roots]))
+
+
+def page(store: Store, roots: Sequence[str]) -> str:
+    """The report's HTML; the same runs give the same bytes."""
+    built = [tables.table(name, store) for name in ["summary", *(n for n in tables.definitions() if n != "summary")]]
+    shown = [table for table in built if table.name == "summary" or _has_numbers(table)]
+    pictures, left_out = _pictures(store)
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            roots=roots,
+            store=store,
+            counts=store.runs["state"].value_counts().to_dict(),
+            tables=shown,
+            plots=_plots(store, built),
+            runs=_runs(store),
+            details=_details(store),
+            failures=_failures(store),
+            pictures=pictures,
+            left_out=left_out,
+            ended=store.runs["ended"].dropna().max() if store.runs["ended"].notna().any() else None,
+        )
+    )
+
+
+def _has_numbers(table: Table) -> bool:
+    return any(cell.measured for row in table.cells for cell in row)
+
+
+def _plots(store: Store, built: list[Table]) -> list[tuple[str, str, Markup]]:
+    """(title, description for those who cannot see it, SVG) of each plot that has something to show."""
+    by_name = {table.name: table for table in built}
+    summary = by_name["summary"]
+    dots = plots.task_dots(summary)
+    heat = plots.ablation_heatmap(by_name["paper/ablation_grid"])
+    found: list[tuple[str, str, Any]] = [
+        ("Every task", "A dot for each checkpoint and task; the numbers are in the summary table.", dots),
+        ("Grid and combined patches", "Heat map; the numbers are in the ablation table.", heat),
+    ]
+    if len(_imagenet_rows(store)):
+        figure = plots.accuracy_against_epochs(store)
+        found.append(("Accuracy against epochs", "Published curves and our points, by pretraining epochs.", figure))
+    return [(title, about, _themed(plots.svg(figure, text_as_text=True), f"p{index}"))
+            for index, (title, about, figure) in enumerate(found) if figure is not None]  # fmt: skip
+
+
+def _imagenet_rows(store: Store) -> pd.DataFrame:
+    """The rows that belong into the plot of accuracy against epochs."""
+    wanted = {"task": "linear", "data": "imagenet", "metric": "top1", "backbone": "resnet50"}
+    return store.rows[matches(store.rows, wanted)]
+
+
+def _themed(svg: str, prefix: str) -> Markup:
+    """The drawing with the page's colours in place of its own, and ids that no other drawing on the page has."""
+    svg = svg[svg.index("<svg") :]
+    svg = (
+        svg.replace('id="', f'id="{prefix}-')
+        .replace("url(#", f"url(#{prefix}-")
+        .replace('href="#', f'href="#{prefix}-')
+    )
+    for index, colour in enumerate(plots.SERIES, 1):
+        svg = svg.replace(colour, f"var(--s{index})")
+    svg = svg.replace(plots.INK, "var(--ink)").replace(plots.GRID, "var(--rule)")
+    svg = svg.replace("stroke: #ffffff", "stroke: var(--paper)")
+    return Markup(svg)  # drawn by us: matplotlib escaped the labels
+
+
+def _runs(store: Store) -> list[dict[str, Any]]:
+    main = store.rows[store.rows["rank"] == 0].set_index("run_id")
+    rows = []
+    for run in store.runs.to_dict("records"):
+        metric = main.loc[run["run_id"]] if run["run_id"] in main.index else None
+        run = {key: None if pd.isna(value) else value for key, value in run.items()}
+        rows.append(run | {
+            "metric": None if metric is None else metric["metric"],
+            "value": None if metric is None else float(metric["value"]),
+            "unit": "" if metric is None else metric["unit"],
+            "selection": None if metric is None else metric["selection"],
+        })  # fmt: skip
+    return rows
+
+
+def _details(store: Store) -> Markup:
+    """Every run's provenance as JSON: values that many runs share (packages, protocols) stand once in `texts`."""
+    texts: dict[str, int] = {}
+    metrics = {
+        run_id: [[m.metric, f"{m.value:.6g}", m.unit, m.selection] for m in rows.itertuples()]
+        for run_id, rows in store.rows.groupby("run_id", sort=False)
+    }
+    runs = []
+    for run in store.runs.to_dict("records"):
+        values = [
+            -1 if pd.isna(run[name]) or run[name] == "{}" else texts.setdefault(str(run[name]), len(texts))
+            for name in _PROVENANCE
+        ]
+        runs.append([run["run_id"], values, metrics.get(run["run_id"], [])])
+    value = {"labels": list(_PROVENANCE.values()), "texts": list(texts), "runs": runs}
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # Nothing in the data may end the script element that it stands in.
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _failures(store: Store) -> list[dict[str, str]]:
+    failed = store.runs[store.runs["state"] != "done"]
+    return [
+        {
+            "run_id": run["run_id"],
+            "state": run["state"],
+            "error": run["error"] if isinstance(run["error"], str) else "",
+            "log": _log_tail(Path(run["path"]) / "log.txt"),
+        }
+        for run in failed.to_dict("records")
+    ]
+
+
+def _log_tail(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - _LOG_BYTES))
+            text = stream.read().decode("utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return ""
+    return "\n".join(text.splitlines()[-_LOG_LINES:])
+
+
+def _pictures(store: Store) -> tuple[list[tuple[str, str, str]], int]:
+    """(run, file name, data URI) of the prediction sheets, and how many were left out."""
+    found: list[tuple[str, str, str]] = []
+    size = left_out = 0
+    wanted = store.runs[store.runs["task"].isin(["detection", "segmentation"])]
+    for run_id, directory in zip(wanted["run_id"], wanted["path"], strict=True):
+        for path in sorted((Path(directory) / "pictures").glob("*.png")):
+            if len(found) >= _MAX_PICTURES or size > _PICTURE_BYTES:
+                left_out += 1
+                continue
+            content = _small(path)
+            size += len(content)
+            found.append((run_id, path.name, "data:image/webp;base64," + base64.b64encode(content).decode()))
+    return found, left_out
+
+
+def _small(path: Path) -> bytes:
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((_PICTURE_WIDTH, 4 * _PICTURE_WIDTH))
+            stream = io.BytesIO()
+            image.convert("RGB").save(stream, "WEBP", quality=80)
+            return stream.getvalue()
+    except OSError as error:
+        raise InputError(f"{path} is no picture: {error}") from None
