@@ -41,11 +41,13 @@ class Features:
         values: (N_file, D) float32, read-only memory map.
         rows: (N,) int64, which rows of the file these features are, in order.
         labels: (N,) int64, or (N, K) bool for several labels an image.
+        ignored: (N, K) bool or None: labels that do not count (VOC's "difficult").
     """
 
     values: np.ndarray
     rows: np.ndarray
     labels: np.ndarray
+    ignored: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,12 +63,19 @@ class Features:
 
     def subset(self, at: np.ndarray) -> Features:
         """These positions only, without touching the features."""
-        return Features(self.values, self.rows[at], self.labels[at])
+        return Features(self.values, self.rows[at], self.labels[at], None if self.ignored is None else self.ignored[at])
 
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(start, (<=size, D)) of all rows in order; only one block is in memory at a time."""
+        """(start, (<=size, D)) of all rows in order, copies; only one block is in memory at a time."""
         for start in range(0, len(self), size):
             yield start, self.take(np.arange(start, min(start + size, len(self))))
+
+    def views(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """As `blocks`, but read-only views of the mapped file where its rows lie side by side."""
+        for start in range(0, len(self), size):
+            rows = self.rows[start : start + size]
+            together = rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all()
+            yield start, self.values[rows[0] : rows[-1] + 1] if together else self.values[rows]
 
 
 def extract(
@@ -110,7 +119,7 @@ def extract(
                 write_json(path.with_suffix(".json"), {**described, "checkpoint": backbone.ref, "set": images.name})
                 values = _open(path, len(images))
     assert values is not None
-    return Features(values, np.arange(len(images)), images.labels)
+    return Features(values, np.arange(len(images)), images.labels, images.ignored)
 
 
 def _open(path: Path, n: int) -> np.ndarray | None:

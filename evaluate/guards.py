@@ -43,6 +43,9 @@ def check_labels(images: ImageSet) -> None:
     if images.multi_label:
         if images.labels.shape[1] != K:
             raise InputError(f"{where}: labels have {images.labels.shape[1]} columns, expected one per class: {K}")
+        if images.split == "train" and not images.labels.any(axis=0).all():
+            missing = images.classes[int(np.flatnonzero(~images.labels.any(axis=0))[0])]
+            raise InputError(f"{where}: no image has class '{missing}', expected at least one of each")
         return
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= K:

@@ -77,6 +77,75 @@ def mean_per_class(correct: np.ndarray, labels: np.ndarray, *, seed: int) -> tup
     return value, interval(drawn)
 
 
+def average_precision(scores: np.ndarray, positive: np.ndarray, *, eleven_point: bool) -> float:
+    """AP in [0, 1] of scores (N,) for labels (N,) bool; 0.0 without a positive.
+
+    `eleven_point` is VOC2007's: the mean over recalls 0, 0.1 ... 1 of the best precision at that recall or more. Else
+    the area under the precision-recall curve as VOC2010 and later take it: precision made non-increasing, every point
+    used.
+    """
+    precision, recall = _precision_recall(scores, positive)
+    if len(precision) == 0:
+        return 0.0
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    if eleven_point:
+        # 1e-9: 0.1 * 3 and the like must not miss a recall that equals them.
+        at = np.searchsorted(recall, np.linspace(0, 1, 11) - 1e-9)
+        return float(np.append(envelope, 0.0)[at].mean())
+    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * envelope))
+
+
+def _precision_recall(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if not positive.any():
+        return np.empty(0), np.empty(0)
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order])
+    # Of images with equal scores none comes first: a threshold takes all of them or none.
+    last = np.append(np.diff(scores[order]) != 0, True)
+    seen = np.flatnonzero(last) + 1
+    hits = hits[last]
+    return hits / seen, hits / positive.sum()
+
+
+def mean_average_precision(
+    scores: np.ndarray,
+    positive: np.ndarray,
+    ignored: np.ndarray | None,
+    classes: tuple[str, ...],
+    *,
+    seed: int,
+    draws: int = 200,
+    **fields: Any,
+) -> list[Metric]:
+    """mAP (11-point) with its bootstrap interval over images, mAP_all_point, and each class's 11-point AP.
+
+    Args:
+        scores: (N, K); positive: (N, K) bool; ignored: (N, K) bool, left out of that class's AP, or None.
+    """
+    counts = np.ones_like(positive) if ignored is None else ~ignored
+
+    def aps(rows: np.ndarray, eleven_point: bool) -> list[float]:
+        return [
+            average_precision(
+                scores[rows[counts[rows, k]], k], positive[rows[counts[rows, k]], k], eleven_point=eleven_point
+            )
+            for k in range(len(classes))
+        ]
+
+    everything = np.arange(len(scores))
+    by_class = aps(everything, True)
+    rng = np.random.default_rng(seed)
+    drawn = np.array([np.mean(aps(rng.integers(0, len(scores), len(scores)), True)) for _ in range(draws)])
+    fields["n"] = len(scores)
+    rows = [
+        Metric(name="mAP", value=100.0 * float(np.mean(by_class)), ci95=interval(100.0 * drawn), **fields),
+        Metric(name="mAP_all_point", value=100.0 * float(np.mean(aps(everything, False))), **fields),
+    ]
+    return rows + [
+        Metric(name=f"AP/{name}", value=100.0 * ap, **fields) for name, ap in zip(classes, by_class, strict=True)
+    ]
+
+
 def interval(drawn: np.ndarray) -> tuple[float, float]:
     """The 2.5th and 97.5th percentile of bootstrap values."""
     low, high = np.percentile(drawn, [2.5, 97.5])

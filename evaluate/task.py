@@ -41,6 +41,12 @@ TASKS: dict[str, TaskEntry] = {
     "linear": TaskEntry(
         "evaluate.linear:run", "evaluate.protocols.linear", "top1", "a linear classifier on a frozen backbone"
     ),
+    "logreg": TaskEntry(
+        "evaluate.logreg:run", "evaluate.protocols.logreg", "top1", "logistic regression by L-BFGS, C chosen on a grid"
+    ),
+    "svm": TaskEntry("evaluate.svm:run", "evaluate.protocols.svm", "mAP", "linear SVMs on VOC07 classification"),
+    "semi": TaskEntry("evaluate.semi:run", "evaluate.protocols.semi", "top1", "fine-tuning with 1 % or 10 % of labels"),
+    "finetune": TaskEntry("evaluate.finetune:run", "evaluate.protocols.finetune", "top1", "fine-tuning with all labels"),
     "segmentation": TaskEntry(
         "evaluate.segmentation.task:run",
         "evaluate.protocols.segmentation",

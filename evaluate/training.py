@@ -127,7 +127,7 @@ class Training:
         start = self._restore()
         module = self._parallel()
         curves = Curves(self.job.out, resume_step=start) if self.ranks.is_main else None
-        last = self.best[2] if self.best is not None else None
+        last: np.ndarray | None = None
         try:
             with progress(self.protocol.name, self.steps, unit="steps", start=start) as bar:
                 batches = train_batches(

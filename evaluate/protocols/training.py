@@ -90,17 +90,13 @@ class TrainingProtocol(ImageProtocol):
         told = sorted(base_lrs.items(), key=lambda item: item[1]) if len(base_lrs) > 2 else list(base_lrs.items())
         told = [told[0], told[-1]] if len(told) > 2 else told
         batch, reference = self.global_batch_size, self.reference_batch
-        by_rule = {"fixed": "", "linear": f" x {batch}/{reference}", "sqrt": f" x sqrt({batch}/{reference})"}[
-            self.lr_rule
-        ]
-        parts = [
-            f"{name} {scaled_lr(base, self.lr_rule, reference, batch):.6g}"
-            + (f" = {base:g}{by_rule}" if by_rule else "")
-            for name, base in told
-        ]
-        line = f"{self.name}: lr at global batch {batch}, {self.lr_rule} rule: " + (
-            " to " if len(base_lrs) > 2 else ", "
-        ).join(parts)
+        factor = {"fixed": "", "linear": f" x {batch}/{reference}", "sqrt": f" x sqrt({batch}/{reference})"}
+        parts = []
+        for name, base in told:
+            part = f"{name} {scaled_lr(base, self.lr_rule, reference, batch):.6g}"
+            parts.append(part if self.lr_rule == "fixed" else f"{part} = {base:g}{factor[self.lr_rule]}")
+        joined = (" to " if len(base_lrs) > 2 else ", ").join(parts)
+        line = f"{self.name}: lr at global batch {batch}, {self.lr_rule} rule: {joined}"
         if preset is not None and preset.global_batch_size != batch:
             line += f"; the preset's batch is {preset.global_batch_size}"
         return line

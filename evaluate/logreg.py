@@ -1,0 +1,124 @@
+"""Logistic regression on frozen features, its regularisation chosen on held-out images."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from evaluate import metrics
+from evaluate.features import Features
+from evaluate.inputs import test_input
+from evaluate.probe_data import features_of, job_features, split_off_mask
+from evaluate.protocols.logreg import LogregProtocol
+from evaluate.regression import Objective, Part, fit
+from evaluate.task import Job
+from pretrain.errors import InputError
+from pretrain.files import write_bytes, write_json
+from pretrain.interrupt import stop_request
+from pretrain.progress import progress
+from results.row import Metric
+
+log = logging.getLogger("fastmoco")
+
+
+def run(job: Job) -> list[Metric]:
+    """Accuracy (or, of several labels an image, mAP) of the classifier chosen on held-out images.
+
+    Writes `logreg.json` (every C's held-out score and iterations) and `head.safetensors` (`weight`, `bias`).
+
+    Raises:
+        InputError: what `job_features` refuses, or too few images to hold some out.
+    """
+    protocol = job.protocol
+    assert isinstance(protocol, LogregProtocol)
+    train, test, classes = job_features(job)
+    fitted, judged, held_out = _split(job, protocol, train)
+    metric = "mAP" if train.labels.ndim == 2 else "top1" if protocol.metric == "auto" else protocol.metric
+    objective = Objective(fitted, classes)
+    tried: list[dict[str, Any]] = []
+    points: list[np.ndarray] = []
+    with progress("logistic regression", protocol.grid_size, unit="values of C") as bar, stop_request() as stop:
+        for C in protocol.grid():
+            if stop.requested:
+                raise stop.leave("run the same command again; the features are cached")
+            found, point = fit(
+                objective,
+                C,
+                start=points[-1] if points else None,
+                max_iterations=protocol.max_iterations,
+                tolerance=protocol.tolerance,
+            )
+            score = held_out_score(found.scores(judged), judged, held_out, metric)
+            tried.append({"C": C, metric: score, "iterations": found.iterations})
+            points.append(point)
+            bar.advance(score=score)
+    best = int(np.argmax([one[metric] for one in tried]))  # of equals the first: the smallest C
+    C = tried[best]["C"]
+    log.info("logreg: C %.4g chosen of %d, held-out %s %.2f", C, len(tried), metric, tried[best][metric])
+    # Retrained on all of train (and val), from the chosen solution; the coordinates belong to the objective, so the
+    # start is only near, which is all a start needs to be.
+    everything = [Part(part.features, np.ones(len(part.features), dtype=bool)) for part in fitted]
+    if judged is not train:
+        everything.append(Part(judged, np.ones(len(judged), dtype=bool)))
+    final, _point = fit(
+        Objective(everything, classes),
+        C,
+        start=points[best],
+        max_iterations=protocol.max_iterations,
+        tolerance=protocol.tolerance,
+    )
+    write_json(job.out / "logreg.json", {"chosen": best, "held_out_images": int(held_out.sum()), "tried": tried})
+    tensors = {
+        "weight": torch.from_numpy(np.ascontiguousarray(final.weight.T.astype(np.float32))),
+        "bias": torch.from_numpy(final.bias.astype(np.float32)),
+    }
+    write_bytes(job.out / "head.safetensors", save(tensors))
+    detail = {"C": C, "held_out_score": tried[best][metric]}
+    scores = final.scores(test)
+    if test.labels.ndim == 2:
+        names = job.catalog.images(job.data, "train").classes
+        return metrics.mean_average_precision(
+            scores, test.labels, test.ignored, names, seed=job.seed, selection="held_out", detail=detail
+        )
+    top5 = metrics.top_classes(scores)
+    metrics.save_correct(job.out, top5[:, 0] == test.labels)
+    return metrics.accuracies(
+        top5, test.labels, classes, seed=job.seed, selection="held_out", detail=detail, main=metric
+    )
+
+
+def _split(job: Job, protocol: LogregProtocol, train: Features) -> tuple[list[Part], Features, np.ndarray]:
+    """What to fit on, the features to choose on, and which of those count."""
+    if protocol.use_val and protocol.per_class is None:
+        try:
+            images = job.catalog.images(job.data, "val")
+        except InputError:
+            log.info("%s has no val split: %g of train is held out", job.data, protocol.held_out)
+        else:
+            first = job.catalog.images(job.data, "train")
+            transform = test_input(protocol, first, job.backbone.metadata.normalization)
+            val = features_of(job, images, transform)
+            return [Part(train, np.ones(len(train), dtype=bool))], val, np.ones(len(val), dtype=bool)
+    held_out = split_off_mask(train, protocol.held_out, job.seed)
+    return [Part(train, ~held_out)], train, held_out
+
+
+def held_out_score(scores: np.ndarray, judged: Features, counts: np.ndarray, metric: str) -> float:
+    """The metric in percent over the images that count."""
+    labels = judged.labels[counts]
+    if metric == "mAP":
+        valid = np.ones_like(labels) if judged.ignored is None else ~judged.ignored[counts]
+        kept = scores[counts]
+        columns = range(labels.shape[1])
+        aps = [
+            metrics.average_precision(kept[valid[:, k], k], labels[valid[:, k], k], eleven_point=True) for k in columns
+        ]
+        return 100.0 * float(np.mean(aps))
+    correct = scores[counts].argmax(axis=1) == labels
+    if metric == "top1":
+        return 100.0 * float(correct.mean())
+    return 100.0 * float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))

@@ -1,0 +1,58 @@
+"""The named linear-SVM protocols. Each number carries its source."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from evaluate.protocols.images import FeatureProtocol
+
+
+class SvmProtocol(FeatureProtocol):
+    """One linear SVM a class on frozen features of a set with several labels an image (VOC07 classification).
+
+    Squared hinge loss, L2 penalty, the dual problem, weight 1 for negatives and `positive_weight` for positives. Each
+    class's C is the one with the best cross-validated AP on train; the SVM is then trained on all of train. An image
+    whose label of a class is "difficult" is a negative in training (as in VISSL) and is left out of the AP.
+
+    Attributes:
+        costs: the grid of C.
+        folds: of the cross-validation, stratified by the class's label.
+        positive_weight: weight of positive images' losses.
+        max_iterations: of liblinear.
+    """
+
+    costs: tuple[float, ...] = Field(min_length=1)
+    folds: int = Field(default=3, ge=2)
+    positive_weight: float = Field(default=2.0, gt=0)
+    max_iterations: int = Field(default=2000, ge=1)
+    l2_normalize: bool = True
+
+    @field_validator("costs")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(cost <= 0 for cost in value):
+            raise ValueError("every cost must be above 0")
+        return value
+
+
+PROTOCOLS: dict[str, SvmProtocol] = {
+    "vissl": SvmProtocol(
+        name="vissl",
+        source="facebookresearch/vissl configs/config/benchmark/linear_image_classification/voc07/"
+        "eval_resnet_8gpu_transfer_voc07_svm.yaml: squared hinge, dual, class weight 1:2, 2000 iterations, "
+        "L2-normalised features, 3 folds, 11 values of C",
+        sources={
+            "interpolation": "torchvision's Resize default in its transform",
+            "resize": "the file squeezes the resized image into 224x224; here it is the centre crop",
+        },
+        costs=(0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0),
+        interpolation="bilinear",
+    ),
+    "mmselfsup": SvmProtocol(
+        name="mmselfsup",
+        source="open-mmlab/mmselfsup tools/benchmarks/classification/svm_voc07/eval_svm_full.sh: C 1, 10, 100",
+        costs=(1.0, 10.0, 100.0),
+        interpolation="bilinear",
+    ),
+}
+DEFAULT = "vissl"

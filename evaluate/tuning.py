@@ -1,0 +1,139 @@
+"""Fine-tuning the whole network, and measuring it on any number of ranks with each test image counted once.
+
+Shapes: B batch, K classes, N test images.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evaluate import metrics
+from evaluate.guards import EachOnce, check_weights_are_the_files
+from evaluate.inputs import batches, test_input
+from evaluate.probe import last_and_best
+from evaluate.protocols.finetune import TunedProtocol
+from evaluate.task import Job
+from evaluate.train_data import probe_transform
+from evaluate.training import Subject, Training, clear_state
+from pretrain.backbones import Backbone
+from pretrain.batchnorm import across_ranks
+from pretrain.data.images import ImageSet
+from pretrain.data.transforms import TestTransform
+from pretrain.distributed import Ranks, gather, process_group
+from pretrain.errors import InputError
+from pretrain.files import write_bytes
+from pretrain.interrupt import stop_request
+from results.row import Metric
+
+TEST_BATCH = 128
+
+
+def tune(job: Job, train: ImageSet, test: ImageSet, preset: TunedProtocol | None) -> list[Metric]:
+    """Fine-tune on `train` and measure on `test` after each epoch; the rows of `last` and of `best`.
+
+    `job.protocol` is the `TunedProtocol` to follow. Writes `head.safetensors` (`weight` (K, D), `bias` (K,)).
+
+    Raises:
+        InputError: several labels an image, or a batch that does not fit the data.
+        RunFailedError: the loss is not finite.
+        Interrupted: a signal came; the same command resumes.
+    """
+    protocol = job.protocol
+    assert isinstance(protocol, TunedProtocol)
+    check_weights_are_the_files(job.backbone)
+    if train.multi_label:
+        raise InputError(f"'{job.data}' has several labels an image: use the tasks svm or logreg")
+    transform = test_input(protocol, train, job.backbone.metadata.normalization)
+    with process_group(job.device, job.out) as ranks, stop_request() as stop:
+        subject = Tuned(job, protocol, len(train.classes), test, transform, ranks)
+        augmented = probe_transform(protocol, transform, job.seed)
+        trained = Training(job, subject, train, augmented, test.labels, ranks, stop, preset).run()
+        if ranks.is_main:
+            metrics.save_correct(job.out, trained.last[:, 0] == test.labels)
+            head = subject.module.head
+            tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu().contiguous()}
+            write_bytes(job.out / "head.safetensors", save(tensors))
+            clear_state(job.out)
+    return last_and_best(trained, test.labels, len(train.classes), job.seed)
+
+
+class _Network(nn.Module):
+    def __init__(self, trunk: Backbone, classes: int, std: float, seed: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(trunk.width, classes)
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(seed)
+            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) * std)
+            self.head.bias.zero_()
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self.head(self.trunk(images)), labels)
+
+
+class Tuned(Subject):
+    """Backbone and head, both trained; measured on the images themselves, shared out among the ranks."""
+
+    module: _Network
+
+    def __init__(
+        self,
+        job: Job,
+        protocol: TunedProtocol,
+        classes: int,
+        test: ImageSet,
+        transform: TestTransform,
+        ranks: Ranks,
+    ) -> None:
+        self.test, self.transform, self.ranks, self.device, self.bn = test, transform, ranks, job.device, protocol.bn
+        trunk = copy.deepcopy(job.backbone.module).requires_grad_(True).to(job.device)
+        if protocol.bn == "sync" and ranks.world_size > 1:
+            across_ranks(trunk, job.device)
+        self.module = _Network(trunk, classes, protocol.head_init_std, job.seed).to(job.device)
+        self.groups = [
+            ("trunk", list(self.module.trunk.parameters()), protocol.trunk_lr),
+            ("head", list(self.module.head.parameters()), protocol.head_lr),
+        ]
+
+    def inputs_of(self, images: Tensor) -> Tensor:
+        """The images themselves; the network is put into training mode, its batch norm as the protocol says."""
+        self.module.train()
+        if self.bn == "eval":
+            for module in self.module.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return images
+
+    @torch.no_grad()
+    def measure(self) -> np.ndarray:
+        """(N, min(5, K)) predictions on the test images, the same on every rank."""
+        self.module.eval()
+        n, world_size = len(self.test), self.ranks.world_size
+        if world_size > 1:
+            for buffer in self.module.buffers():
+                dist.broadcast(buffer, src=0)  # ranks with batch statistics of their own: rank 0's network is measured
+        places = np.arange(self.ranks.rank, -(-n // world_size) * world_size, world_size)  # from n on: padding
+        share = self.test.subset(places % n)
+        found = [
+            torch.from_numpy(metrics.top_classes(self._logits(inputs)))
+            for inputs, _indices in batches(share, self.transform, batch_size=TEST_BATCH)
+        ]
+        all_found = gather(torch.cat(found).to(self.device)).cpu().numpy()
+        all_places = gather(torch.from_numpy(places).to(self.device)).cpu().numpy()
+        real = all_places < n
+        once = EachOnce(n)
+        once.saw(all_places[real])
+        once.check()
+        predictions = np.empty((n, all_found.shape[1]), dtype=np.int64)
+        predictions[all_places[real]] = all_found[real]
+        return predictions
+
+    def _logits(self, inputs: Tensor) -> np.ndarray:
+        return self.module.head(self.module.trunk(inputs.to(self.device))).cpu().numpy()
