@@ -1,0 +1,85 @@
+"""The command `fastmoco`: thin; each command imports its room when it is called, so that help is quick."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.cli import campaign, collect, data, lists, runs
+from benchmarks.cli.options import CatalogOption, remember_catalog
+from pretrain.errors import InputError, Interrupted, RunFailedError
+
+app = typer.Typer(
+    name="fastmoco",
+    help="Pretrain Fast-MoCo, and learn what any self-supervised checkpoint is worth downstream.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+runs.add_to(app)
+app.add_typer(campaign.app, name="campaign")
+collect.add_to(app)
+app.add_typer(data.app, name="data")
+lists.add_to(app)
+
+
+@app.callback()
+def _before_every_command(
+    catalog: CatalogOption = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show debug messages and tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        print(importlib.metadata.version("fastmoco"))
+        raise typer.Exit
+    remember_catalog(catalog)
+    if verbose:
+        os.environ["FASTMOCO_VERBOSE"] = "1"
+        logging.getLogger("fastmoco").setLevel(logging.DEBUG)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 128 + signal when stopped."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        _refuse_hugging_face_evaluate()
+        app()
+    except InputError as error:
+        _leave(error, 2)
+    except OSError as error:
+        # A path the user named that is missing, a folder where a file should be, a place that may not be written.
+        if error.filename is None:
+            raise
+        _leave(OSError(f"{Path(os.fsdecode(error.filename))}: {error.strerror}"), 2)
+    except RunFailedError as error:
+        _leave(error, 1)
+    except Interrupted as stop:
+        _leave(stop, 128 + stop.signum)
+    except KeyboardInterrupt:
+        _leave(KeyboardInterrupt("stopped"), 130)
+
+
+def _leave(error: BaseException, code: int) -> None:
+    if os.environ.get("FASTMOCO_VERBOSE"):
+        logging.getLogger("fastmoco").debug("traceback", exc_info=error)
+    print(f"fastmoco: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _refuse_hugging_face_evaluate() -> None:
+    """Both packages are imported as `evaluate`; which one wins would depend on the folder one stands in."""
+    try:
+        version = importlib.metadata.version("evaluate")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    raise InputError(
+        f"this environment also holds Hugging Face's package 'evaluate' ({version}), whose import name is ours: "
+        "give fastmoco an environment of its own (make venv)"
+    )

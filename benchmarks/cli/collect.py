@@ -1,0 +1,58 @@
+"""`fastmoco table | report`: from run directories to tables and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Roots = Annotated[
+    list[Path], typer.Option("--root", help="Folder with runs, searched to any depth; may be given again.")
+]
+Format = Literal["md", "latex", "html", "csv"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this module's commands into `app`."""
+    app.command()(table)
+    app.command()(report)
+
+
+def table(
+    name: Annotated[str, typer.Argument(help="A table's name, or a file with its definition.")],
+    root: Roots,
+    output_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = "md",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write to this file instead of the terminal.", show_default=False)
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Say for each number which runs it comes from.")] = False,
+) -> None:
+    """Make a table of the results under the given folders.
+
+    Example: fastmoco table summary --root runs/demo --format latex --out summary.tex
+    """
+    from pretrain.files import write_text
+    from results import store, tables
+
+    loaded = store.load(root)
+    text = tables.trace(name, loaded) if trace else tables.render(name, loaded, format=output_format)
+    if out is None:
+        print(text)
+    else:
+        write_text(out, text)
+        print(f"wrote {out}")
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with runs, searched to any depth.")],
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
+) -> None:
+    """Write one HTML page of all results under a folder, with tables, curves and pictures.
+
+    Example: fastmoco report runs/demo --out report.html
+    """
+    from results.report import write_report
+
+    write_report([folder], out)
+    print(f"wrote {out}")

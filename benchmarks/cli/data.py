@@ -1,0 +1,51 @@
+"""`fastmoco data list | check | make`: the sets of the catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.cli.options import CatalogOption, load_catalog
+
+app = typer.Typer(help="The data sets of the catalog.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_sets(catalog: CatalogOption = None) -> None:
+    """List the data sets, their formats and splits.
+
+    Example: fastmoco data list --catalog catalog.yaml
+    """
+    from pretrain.data import check
+
+    print(check.list_sets(load_catalog(catalog)))
+
+
+@app.command("check")
+def check_set(
+    name: Annotated[str, typer.Argument(help="A data set of the catalog.")], catalog: CatalogOption = None
+) -> None:
+    """Open a data set, decode its images and say what is in it; damaged images are named.
+
+    Example: fastmoco data check shapes
+    """
+    from pretrain.data import check
+
+    print(check.check_set(load_catalog(catalog), name))
+
+
+@app.command("make")
+def make_set(
+    name: Annotated[str, typer.Argument(help="A generated data set: shapes or scenes.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write it to.")],
+    catalog: CatalogOption = None,
+) -> None:
+    """Write a generated data set to disk as files.
+
+    Example: fastmoco data make scenes --out data/scenes
+    """
+    from pretrain.data import check
+
+    print(check.make_set(load_catalog(catalog), name, out))

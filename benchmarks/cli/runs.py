@@ -1,0 +1,160 @@
+"""`fastmoco pretrain | evaluate | inspect | convert`: one run, one file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.cli.options import CatalogOption, DeviceOption, SetOption, load_catalog
+
+Data = Annotated[
+    str, typer.Option("--data", help="A data set of the catalog, or one of the generated: shapes, scenes.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Every random choice of the run derives from it.")]
+Select = Annotated[
+    str | None,
+    typer.Option("--select", help="Prefix of the encoder to take, where a file holds several.", show_default=False),
+]
+Normalization = Annotated[
+    str | None,
+    typer.Option("--normalization", help="The input normalisation, where the file does not say.", show_default=False),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this module's commands into `app`."""
+    app.command()(pretrain)
+    app.command()(evaluate)
+    app.command()(inspect)
+    app.command()(convert)
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe by name (see `fastmoco recipes`) or FILE.yaml.")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The run's directory; the same command in it goes on.")],
+    changes: SetOption = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from a state that lies in --out.")] = True,
+    device: DeviceOption = "auto",
+    catalog: CatalogOption = None,
+) -> None:
+    """Pretrain a backbone. Killed at any moment, the same command goes on where it was; torchrun and SLURM work.
+
+    Example: fastmoco pretrain --recipe shapes_demo --data shapes --set epochs=2 --out runs/first
+    """
+    from benchmarks.execute import execute
+    from benchmarks.single import pretrain_request
+    from pretrain.settings import parse_sets
+
+    request = pretrain_request(
+        load_catalog(catalog), recipe=recipe, changes=parse_sets(changes or []), data=data, seed=seed, device=device
+    )
+    with _log_to(out):
+        execute(request, out, resume=resume)
+    _tell(out)
+
+
+def evaluate(
+    task: Annotated[str, typer.Argument(help="knn, linear, logreg, semi, svm, finetune, detection or segmentation.")],
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="A file of any known format, or random:BACKBONE.")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The run's directory.")],
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="See `fastmoco protocols TASK`.", show_default=False)
+    ] = None,
+    changes: SetOption = None,
+    seed: Seed = 0,
+    select: Select = None,
+    normalization: Normalization = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="What tables call the checkpoint.", show_default=False)
+    ] = None,
+    device: DeviceOption = "auto",
+    catalog: CatalogOption = None,
+) -> None:
+    """Measure a checkpoint by a downstream task.
+
+    Example: fastmoco evaluate knn --checkpoint random:resnet18 --data shapes --out runs/knn
+    """
+    from benchmarks.execute import execute
+    from benchmarks.single import evaluate_request
+    from benchmarks.status import main_metric
+    from pretrain.settings import parse_sets
+
+    request = evaluate_request(
+        load_catalog(catalog),
+        task=task,
+        checkpoint=checkpoint,
+        data=data,
+        protocol=protocol,
+        changes=parse_sets(changes or []),
+        seed=seed,
+        select=select,
+        normalization=normalization,
+        label=label,
+        device=device,
+    )
+    with _log_to(out):
+        result = execute(request, out)
+    if result is not None:
+        print(main_metric(result))
+    _tell(out)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint file.")],
+    select: Select = None,
+    normalization: Normalization = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what is in a checkpoint file, which encoder would be used and why.
+
+    Example: fastmoco inspect moco_v2_800ep_pretrain.pth.tar
+    """
+    import json
+
+    from evaluate.checkpoints.inspect import inspect_file
+
+    report = inspect_file(file, select=select, normalization=normalization)
+    print(json.dumps(report.model_dump(mode="json"), indent=1) if as_json else report.render())
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint file of any known format.")],
+    to: Annotated[str, typer.Option("--to", help="torchvision, timm, detectron2, mmseg or huggingface.")],
+    out: Annotated[Path, typer.Option("--out", help="The file (for huggingface: the folder) to write.")],
+    select: Select = None,
+    normalization: Normalization = None,
+) -> None:
+    """Write the encoder of a checkpoint in another library's format.
+
+    Example: fastmoco convert runs/first/backbone.safetensors --to detectron2 --out backbone.pkl
+    """
+    from evaluate.checkpoints.export import convert as export
+
+    export(file, to, out, select=select, normalization=normalization)
+    print(f"wrote {out}")
+
+
+@contextmanager
+def _log_to(out: Path) -> Iterator[None]:
+    """Copy the log into `OUT/log.txt`; opened with the first message, so that wrong input leaves nothing."""
+    handler = logging.FileHandler(out / "log.txt", delay=True, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s"))
+    handler.addFilter(lambda _: out.is_dir())
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _tell(out: Path) -> None:
+    print(f"{out / 'result.json'}; curves: tensorboard --logdir {out}")

@@ -1,0 +1,327 @@
+"""Execute one run in its directory: write `run.json`, do the work, write `result.json`. Commands and workers share it.
+
+A run's directory (design, section 3.3): `run.json` what went in, `log.txt`, `metrics.jsonl` and TensorBoard events,
+`attempts.jsonl` one line for each start and each end of a process that worked on it, `state/` while it is unfinished,
+and at last `result.json`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.request import Request
+from pretrain.data.catalog import Catalog
+from pretrain.errors import InputError, Interrupted
+from pretrain.files import write_json
+from results.row import Checkpoint, Data, Metric, Protocol, Result, Run, read_result, write_result
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("fastmoco")
+
+ATTEMPTS = "attempts.jsonl"
+_PACKAGES = (
+    "fastmoco",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scikit-learn",
+    "timm",
+    "detectron2",
+    "mmsegmentation",
+    "mmcv-lite",
+)
+
+
+def execute(request: Request, out: Path, *, resume: bool = True) -> Result | None:
+    """Do one run in `out`, or go on with it; a run that is done there is not done again.
+
+    Returns:
+        The result; None in the ranks of a distributed run that write nothing.
+
+    Raises:
+        InputError: the request is wrong. What this call had made in `out` is taken away again.
+        RunFailedError, Interrupted: as the task raises them.
+    """
+    out = Path(out)
+    if (out / "result.json").exists():
+        return _done_before(request, out)
+    from pretrain.distributed import ranks_from_environment
+
+    if not ranks_from_environment().is_main:
+        _work(request, out, resume)
+        return None
+    with _nothing_left_behind(out), _attempt(out) as began:
+        # Everything that can be checked is checked before the first file is written.
+        run = describe_run(request)
+        _refuse_another_run(request, out)
+        write_json(out / "run.json", run.model_dump(mode="json"))
+        checkpoint, metrics = _work(request, out, resume)
+        ended = {
+            "checkpoint": checkpoint,
+            "device": _device_name(device_for(request.device)),
+            "ended": _now(),
+            "wall_s": round(_earlier_wall_s(out) + time.monotonic() - began, 3),
+            "peak_mem_bytes": _peak_mem_bytes(),
+        }
+        result = Result(run=run.model_copy(update=ended), metrics=metrics)
+        write_result(out, result)
+    return result
+
+
+def describe_run(request: Request) -> Run:
+    """What `run.json` says: all of the request, with the versions of code and packages and where it runs."""
+    reference = request.checkpoint
+    return Run(
+        run_id=request.run_id,
+        campaign=request.campaign,
+        kind=request.kind,
+        task=request.task,
+        protocol=Protocol(name=request.settings_name, values=request.settings),
+        checkpoint=Checkpoint(
+            label=reference.label, ref=reference.ref or f"run:{reference.from_run}", sha256=reference.sha256
+        )
+        if reference
+        else None,
+        data=Data(name=request.data, identity=request.data_identity),
+        seed=request.seed,
+        code_version=code_version(),
+        packages=package_versions(),
+        command=sys.argv,
+        host=socket.gethostname(),
+        started=_now(),
+    )
+
+
+def device_for(wish: str) -> torch.device:
+    """The device a run computes on: `auto` is the GPU of this rank where there is one.
+
+    Raises:
+        InputError: CUDA was asked for and there is none.
+    """
+    import torch
+
+    from pretrain.distributed import ranks_from_environment
+
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' was asked for, but this machine offers no CUDA device; use cpu or auto")
+    if wish == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", ranks_from_environment().local_rank % torch.cuda.device_count())
+
+
+def code_version() -> str:
+    """The package's version, and the commit where the code runs from a git checkout."""
+    version = importlib.metadata.version("fastmoco")
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return version
+    return f"{version}+{commit}"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that a number may depend on."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _work(request: Request, out: Path, resume: bool) -> tuple[Checkpoint | None, list[Metric]]:
+    catalog = Catalog.load(Path(request.catalog) if request.catalog else None)
+    device = device_for(request.device)
+    if request.kind == "pretrain":
+        return None, _pretrain(request, catalog, device, out, resume)
+    return _evaluate(request, catalog, device, out)
+
+
+def _pretrain(request: Request, catalog: Catalog, device: torch.device, out: Path, resume: bool) -> list[Metric]:
+    from pretrain.recipe import Recipe
+    from pretrain.train import train
+
+    recipe = Recipe.model_validate(request.settings)
+    images = catalog.images(request.data, "train")
+    result = train(recipe, images, seed=request.seed, out=out, device=device, resume=resume)
+    return [pretrain_metric(name, value) for name, value in result.metrics.items()]
+
+
+def pretrain_metric(name: str, value: float) -> Metric:
+    """A figure of the pretraining as a metric: accuracies are percents, `_s` and `_bytes` are units, losses sink."""
+    percent = name.startswith(("top", "knn"))
+    unit = "%" if percent else "s" if name.endswith("_s") else "bytes" if name.endswith("_bytes") else ""
+    sinks = "loss" in name or unit in ("s", "bytes")
+    return Metric(name=name, value=float(value), unit=unit, higher_is_better=not sinks)
+
+
+def _evaluate(
+    request: Request, catalog: Catalog, device: torch.device, out: Path
+) -> tuple[Checkpoint | None, list[Metric]]:
+    from evaluate import task
+    from evaluate.checkpoints.load import load_backbone
+
+    reference = request.checkpoint
+    assert reference is not None
+    protocol = task.resolve_protocol(request.task, request.settings_name)
+    protocol = type(protocol).model_validate(request.settings)
+    options: dict[str, Any] = {} if reference.normalization is None else {"normalization": reference.normalization}
+    path = reference.path(out)
+    loaded = load_backbone(path, select=reference.select, seed=reference.init_seed or 0, **options)
+    if reference.sha256 is not None and loaded.sha256 != reference.sha256:
+        raise InputError(
+            f"{path} is not the file that was planned: its SHA-256 was {reference.sha256}, now {loaded.sha256}"
+        )
+    metadata = loaded.metadata
+    checkpoint = Checkpoint(
+        label=reference.label,
+        ref=reference.ref or f"run:{reference.from_run}",
+        sha256=loaded.sha256,
+        method=metadata.method,
+        backbone=metadata.backbone,
+        recipe=metadata.recipe,
+        epoch=metadata.epoch,
+        pretrain_seed=metadata.seed,
+        pretrain_data=metadata.data,
+        format=loaded.format,
+        prefix=metadata.prefix,
+        select=reference.select,
+        normalization=metadata.normalization.model_dump(mode="json"),
+    )
+    job = task.Job(
+        backbone=loaded,
+        catalog=catalog,
+        data=request.data,
+        protocol=protocol,
+        seed=request.seed,
+        device=device,
+        out=out,
+        cache=cache_dir(out, reference.from_run is not None or request.campaign is not None),
+    )
+    return checkpoint, task.run(request.task, job)
+
+
+def cache_dir(out: Path, in_campaign: bool) -> Path:
+    """Where features are shared: ROOT/cache for the runs ROOT/runs/ID of a campaign, else the user's own cache."""
+    if in_campaign:
+        return out.absolute().parent.parent / "cache"
+    return Path(os.environ.get("FASTMOCO_CACHE") or "~/.cache/fastmoco").expanduser()
+
+
+def _done_before(request: Request, out: Path) -> Result:
+    result = read_result(out)
+    if result.run.run_id != request.run_id:
+        raise InputError(
+            f"{out} holds the finished run {result.run.run_id}, not {request.run_id}; give another directory"
+        )
+    log.info("%s is done: its result stands in %s", request.run_id, out / "result.json")
+    return result
+
+
+def _refuse_another_run(request: Request, out: Path) -> None:
+    path = out / "run.json"
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8")).get("run_id")
+        if begun != request.run_id:
+            raise InputError(f"{out} holds the unfinished run {begun}, not {request.run_id}; give another directory")
+
+
+@contextmanager
+def _nothing_left_behind(out: Path) -> Iterator[None]:
+    """Take away the folders that wrong input has made; those that were there before keep all they hold."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; a run needs a directory of its own")
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    was_empty = not missing and not any(out.iterdir())
+    try:
+        yield
+    except InputError:
+        if missing:
+            shutil.rmtree(missing[-1], ignore_errors=True)
+        elif was_empty:
+            for entry in out.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        raise
+
+
+@contextmanager
+def _attempt(out: Path) -> Iterator[float]:
+    """Note in `attempts.jsonl` that a process works on this run, and how it ended. Yields the time it began."""
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    who = {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
+    _note(out, {"event": "start", "at": _now(), **who})
+    outcome = "failed"
+    try:
+        yield began
+        outcome = "done"
+    except Interrupted:
+        outcome = "interrupted"
+        raise
+    finally:
+        _note(out, {"event": outcome, "at": _now(), "wall_s": round(time.monotonic() - began, 3), **who})
+
+
+def attempts(out: Path) -> list[dict[str, Any]]:
+    """The lines of `attempts.jsonl`, oldest first."""
+    path = Path(out) / ATTEMPTS
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:  # a line that a kill cut short
+            continue
+    return lines
+
+
+def _note(out: Path, line: dict[str, Any]) -> None:
+    if not out.exists():
+        return
+    with (out / ATTEMPTS).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def _earlier_wall_s(out: Path) -> float:
+    return sum(line.get("wall_s", 0.0) for line in attempts(out))
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def _peak_mem_bytes() -> int:
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

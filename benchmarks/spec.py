@@ -1,0 +1,234 @@
+"""The campaign spec, a YAML file: what to pretrain, which checkpoints to measure, by which tasks, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from evaluate.task import TASKS
+from pretrain.errors import InputError, unknown
+from pretrain.settings import Path_, Settings, load_yaml, validate
+
+# A run's task as `launch.tasks` names it; "tables" is the job that writes the tables once all runs have ended.
+KINDS = ("pretrain", *TASKS, "tables")
+Seeds = tuple[int, ...]
+
+
+class Resources(Settings):
+    """What a job asks of SLURM; None leaves the choice to the next wider setting, at last to the site.
+
+    Attributes:
+        nodes, gpus_per_node, tasks_per_node: of a pretraining; one process a GPU when tasks_per_node is not given.
+        mem_gb: per node.
+        timeout_min: the job's time limit; a run that reaches it saves its state and is queued again.
+        signal_delay_s: how long before the limit the run is asked to save.
+        setup: shell lines before the run starts (`module load cuda`).
+        options: any other sbatch option by its long name, for instance {reservation: night}.
+    """
+
+    nodes: int | None = Field(default=None, ge=1)
+    gpus_per_node: int | None = Field(default=None, ge=0)
+    tasks_per_node: int | None = Field(default=None, ge=1)
+    cpus_per_task: int | None = Field(default=None, ge=1)
+    mem_gb: float | None = Field(default=None, gt=0)
+    timeout_min: int | None = Field(default=None, ge=1)
+    signal_delay_s: int | None = Field(default=None, ge=1)
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    setup: tuple[str, ...] | None = None
+    options: dict[str, str | int | bool] | None = None
+
+    def over(self, wider: Resources) -> Resources:
+        """These settings, and `wider`'s where these say nothing."""
+        own = {name: value for name, value in self.model_dump().items() if value is not None}
+        return Resources(**(wider.model_dump() | own))
+
+
+class PretrainEntry(Settings):
+    """One method to pretrain: a recipe by name or file, its changes, the data set and one run a seed."""
+
+    recipe: str
+    data: str
+    seeds: Seeds = Field(default=(0,), min_length=1)
+    set: dict[str, Any] = {}
+    resources: Resources = Resources()
+
+
+class CheckpointEntry(Settings):
+    """Weights that are there already: a file (or a glob of files), or a backbone at random initialisation.
+
+    Attributes:
+        file: a path or glob, relative to the spec; a glob that matches several files makes one checkpoint of each.
+        select: prefix of the encoder to take where a file holds several.
+        normalization: the input normalisation, where the file's own would be guessed wrong.
+        backbone, init: `{backbone: resnet50, init: random}`.
+        seeds: draws of the random initialisation; when not given, each evaluation seed draws its own weights.
+    """
+
+    file: str | None = None
+    select: str | None = None
+    normalization: str | dict[str, Any] | None = None
+    backbone: str | None = None
+    init: Literal["random"] | None = None
+    seeds: Seeds | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.file is None) == (self.backbone is None):
+            raise ValueError("give either 'file: PATH' or 'backbone: NAME' with 'init: random'")
+        if self.backbone is not None and self.init is None:
+            raise ValueError("a backbone without a file needs 'init: random'")
+        if self.file is not None and (self.init or self.seeds):
+            raise ValueError("'init' and 'seeds' belong to a backbone at random initialisation, not to a file")
+        if self.backbone is not None and (self.select or self.normalization):
+            raise ValueError("'select' and 'normalization' belong to a file")
+        return self
+
+
+class EvaluateEntry(Settings):
+    """One evaluation of every checkpoint (or of those named in `checkpoints`).
+
+    Attributes:
+        every_epochs: measure the pretraining's intermediate checkpoints too, one every so many epochs.
+        pack: how many of these runs share one SLURM job; the campaign's `launch.pack` when not given.
+    """
+
+    task: str
+    data: str
+    protocol: str | None = None
+    seeds: Seeds = Field(default=(0,), min_length=1)
+    set: dict[str, Any] = {}
+    checkpoints: tuple[str, ...] | None = None
+    every_epochs: int | None = Field(default=None, ge=1)
+    pack: int | None = Field(default=None, ge=1, le=32)
+    resources: Resources = Resources()
+
+
+class Launch(Settings):
+    """Where and how the campaign runs. Nothing here changes a run's id.
+
+    Attributes:
+        workers: runs at a time of the local launcher; one a GPU, or one, when not given.
+        pack: evaluations of one checkpoint that share a SLURM job.
+        max_running: SLURM jobs of this campaign that may run at the same time.
+        site: a profile of the user's sites file.
+        slurm: what every job asks for; `nodes`, `gpus_per_node` and `tasks_per_node` are those of a pretraining, an
+            evaluation takes one process on one node and at most one GPU unless `tasks` says otherwise.
+        tasks: what the jobs of one task ask for, over `slurm`.
+    """
+
+    cluster: Literal["debug", "local", "slurm"] = "local"
+    workers: int | None = Field(default=None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    pack: int = Field(default=1, ge=1, le=32)
+    max_running: int | None = Field(default=None, ge=1)
+    site: str | None = None
+    slurm: Resources = Resources()
+    tasks: dict[str, Resources] = {}
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: dict[str, Resources]) -> dict[str, Resources]:
+        return _known_tasks(tasks)
+
+
+class Hints(Settings):
+    """Figures for the estimate of `plan`, where no run of the same kind tells yet.
+
+    Attributes:
+        step_s: pretraining label -> seconds a step takes on its resources.
+        wall_s: task -> seconds one of its runs takes.
+    """
+
+    step_s: dict[str, float] = {}
+    wall_s: dict[str, float] = {}
+
+
+class CampaignSpec(Settings):
+    """A campaign: a graph of pretraining runs and of evaluations of what they, and others, have made."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    pretrain: dict[str, PretrainEntry] = {}
+    checkpoints: dict[str, CheckpointEntry] = {}
+    evaluate: tuple[EvaluateEntry, ...] = ()
+    launch: Launch = Launch()
+    tables: tuple[str, ...] = ("summary",)
+    estimate: Hints = Hints()
+
+
+@dataclass(frozen=True)
+class SpecFile:
+    """A spec and where each of its keys stands, so that what is found wrong later can still name the line."""
+
+    spec: CampaignSpec
+    path: Path
+    lines: dict[Path_, int]
+
+    @contextmanager
+    def at(self, *key: str | int) -> Iterable[None]:  # type: ignore[misc]
+        """InputErrors of the block get the file and the line of `key` in front."""
+        try:
+            yield
+        except InputError as error:
+            while key and key not in self.lines:
+                key = key[:-1]
+            raise InputError(f"{self.path}:{self.lines.get(key, 1)}: {error}") from None
+
+    def resolve(self, relative: str) -> Path:
+        """A path of the spec: `~` expanded, relative to the spec's folder."""
+        return (self.path.parent / Path(relative).expanduser()).absolute()
+
+
+def load_spec(path: Path) -> SpecFile:
+    """Read and check a spec.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key or a wrong value; it names file and line.
+    """
+    path = Path(path)
+    value, lines = load_yaml(path)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path}: a campaign spec is a mapping that begins with 'name:', this file holds {value!r:.60}"
+        )
+    file = SpecFile(validate(CampaignSpec, value, path=path, lines=lines), path, lines)
+    _check_references(file)
+    return file
+
+
+def _check_references(file: SpecFile) -> None:
+    spec = file.spec
+    for label in spec.checkpoints:
+        with file.at("checkpoints", label):
+            if label in spec.pretrain:
+                raise InputError(f"'{label}' names both a pretraining and a checkpoint")
+    labels = [*spec.pretrain, *spec.checkpoints]
+    for index, entry in enumerate(spec.evaluate):
+        with file.at("evaluate", index, "task"):
+            if entry.task not in TASKS:
+                raise unknown("task", entry.task, TASKS)
+        for label in entry.checkpoints or ():
+            with file.at("evaluate", index, "checkpoints"):
+                if label not in labels:
+                    raise unknown("checkpoint", label, labels)
+        with file.at("evaluate", index):
+            if not labels:
+                raise InputError("there is nothing to evaluate: the spec has neither 'pretrain' nor 'checkpoints'")
+    with file.at():
+        if not spec.pretrain and not spec.evaluate:
+            raise InputError("the spec asks for no run: give 'pretrain', or 'checkpoints' and 'evaluate'")
+
+
+def _known_tasks(tasks: dict[str, Resources]) -> dict[str, Resources]:
+    for task in tasks:
+        if task not in KINDS:
+            raise ValueError(str(unknown("task", task, KINDS)))
+    return tasks
