@@ -62,6 +62,8 @@
     const button = event.target.closest("button.open");
     if (button) open(button.textContent);
   });
-  for (const input of [document.getElementById("filter-text"), ...inputs]) input.addEventListener("input", filter);
+  for (const input of [document.getElementById("filter-text"), ...inputs]) {
+    for (const kind of ["input", "change"]) input.addEventListener(kind, filter);
+  }
   filter();
 })();
