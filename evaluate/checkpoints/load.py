@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from evaluate.checkpoints.analyse import Analysis, analyse, metadata_of
+from evaluate.checkpoints.architectures import COUNTER
+from evaluate.checkpoints.normalizations import preset
 from pretrain import backbones
-from pretrain.files import sha256_of_file
-from pretrain.handover import BackboneMetadata, read_backbone
+from pretrain.errors import InputError
+from pretrain.handover import BackboneMetadata
 
 RANDOM = "random:"
+log = logging.getLogger("fastmoco")
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class LoadedBackbone:
 
     Attributes:
         module: on the CPU, float32, eval mode, no gradients.
-        metadata: backbone name, normalisation, method, epoch and the rest of what the file says.
+        metadata: backbone name, normalisation, method, epoch, prefix and the rest of what is known of the weights.
         ref: what the user named: a file or `random:BACKBONE`.
         sha256: of the file; for `random:` of the weights themselves (`pretrain.backbones.fingerprint`).
         format: the format the file was recognised as; "random" for random initialisation.
@@ -33,27 +38,81 @@ class LoadedBackbone:
     format: str
 
 
-def load_backbone(ref: str | Path, *, select: str | None = None, seed: int = 0) -> LoadedBackbone:
-    """Load `FILE` or `random:BACKBONE`.
+def load_backbone(
+    ref: str | Path, *, select: str | None = None, normalization: str | None = None, seed: int = 0
+) -> LoadedBackbone:
+    """Load `FILE` or `random:BACKBONE`. Nothing in the file is run.
 
     Args:
         ref: a checkpoint file of any known format, or `random:resnet50` for random initialisation drawn from `seed`.
         select: the prefix of the encoder to take where a file holds several.
+        normalization: name of a preset (`evaluate.checkpoints.normalizations.PRESETS`) to use in place of the file's.
 
     Raises:
-        InputError: no such file, a format that is not known, or a trunk of which a single tensor is missing.
+        InputError: no such file, a format that is not known, or a trunk of which a single tensor is missing, has the
+            wrong shape or is not finite; the message lists them all.
     """
     ref = str(ref)
     if ref.startswith(RANDOM):
+        if select is not None:
+            raise InputError(f"{ref} holds one backbone; there is nothing to select")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = backbones.build(ref.removeprefix(RANDOM))
         metadata = BackboneMetadata(backbone=module.name, method="random", seed=seed)
+        if normalization is not None:
+            metadata = metadata.model_copy(update={"normalization": preset(normalization)})
         return LoadedBackbone(_frozen(module), metadata, ref, backbones.fingerprint(module), "random")
-    tensors, metadata = read_backbone(Path(ref))
+    found = analyse(Path(ref), select=select, normalization=normalization)
+    found.demand()
+    for warning in found.warnings:
+        log.warning("%s: %s", ref, warning)
+    metadata = metadata_of(found)
     module = backbones.build(metadata.backbone, padding=metadata.padding, stride_in_1x1=metadata.stride_in_1x1)
-    module.load_state_dict(tensors)
-    return LoadedBackbone(_frozen(module), metadata, ref, sha256_of_file(Path(ref)), "fastmoco")
+    _fill(module, found)
+    log.info("%s: %s, %s from '%s' (%s)", ref, found.format.name, metadata.backbone, found.prefix or "", found.why)
+    return LoadedBackbone(_frozen(module), metadata, ref, found.sha256, found.format.name)
+
+
+def canonical(found: Analysis) -> dict[str, torch.Tensor]:
+    """The trunk as a state dict in torchvision's names, float32; counters as in the file, 0 where it has none."""
+    tensors: dict[str, torch.Tensor] = {}
+    counters = found.counters()
+    if found.own is not None:
+        counters = {name: tensor for name, tensor in found.content.root.items() if name.endswith(COUNTER)}
+    for name, stored in found.tensors.items():
+        tensors[name] = torch.from_numpy(stored.float32())
+        if name.endswith("running_var"):
+            counter = name.replace("running_var", COUNTER)
+            held = counters.get(counter)
+            tensors[counter] = torch.tensor(0) if held is None else held.torch().to(torch.int64).reshape(())
+    return tensors
+
+
+@torch.no_grad()
+def _fill(module: backbones.Backbone, found: Analysis) -> None:
+    """Put the file's tensors into the backbone and prove, bit for bit, that they are what it now holds."""
+    tensors = canonical(found)
+    prefix = "model." if found.own is None and found.match is not None and module.name.startswith("timm:") else ""
+    tensors = {prefix + name: tensor for name, tensor in tensors.items()}
+    held = module.state_dict()
+    missing = sorted(name for name in held if name not in tensors and not name.endswith(COUNTER))
+    unexpected = sorted(name for name in tensors if name not in held and not name.endswith(COUNTER))
+    misshapen = sorted(name for name in held if name in tensors and held[name].shape != tensors[name].shape)
+    if missing or unexpected or misshapen:
+        parts = (("missing", missing), ("without a place", unexpected), ("of another shape", misshapen))
+        said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts if names)
+        raise InputError(f"{found.content.path} does not fit {module.name} tensor for tensor: {said}")
+    for name, parameter in held.items():
+        if name in tensors:
+            parameter.copy_(tensors[name])
+    for name, tensor in module.state_dict().items():
+        same = name not in tensors or torch.equal(_bits(tensor), _bits(tensors[name]))
+        assert same, f"{name} of the loaded backbone is not the file's"
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _frozen(module: backbones.Backbone) -> backbones.Backbone:
