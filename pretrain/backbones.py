@@ -187,9 +187,14 @@ _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int], dict[str, An
     "resnet101": (Bottleneck, [3, 4, 23, 3], {}),
     "resnet152": (Bottleneck, [3, 8, 36, 3], {}),
     "resnet200": (Bottleneck, [3, 24, 36, 3], {}),
-    # x2 and x4: every width times 2 or 4 (SimCLR, BYOL, SwAV), which is not torchvision's wide_resnet50_2.
+    # x2, x3 ...: every width times 2, 3 ... (SimCLR, BYOL, SwAV), which is not torchvision's wide_resnet50_2.
     "resnet50x2": (Bottleneck, [3, 4, 6, 3], {"widen": 2}),
+    "resnet50x3": (Bottleneck, [3, 4, 6, 3], {"widen": 3}),
     "resnet50x4": (Bottleneck, [3, 4, 6, 3], {"widen": 4}),
+    "resnet50x5": (Bottleneck, [3, 4, 6, 3], {"widen": 5}),
+    "resnet101x2": (Bottleneck, [3, 4, 23, 3], {"widen": 2}),
+    "resnet152x2": (Bottleneck, [3, 8, 36, 3], {"widen": 2}),
+    "resnet200x2": (Bottleneck, [3, 24, 36, 3], {"widen": 2}),
     "wide_resnet50_2": (Bottleneck, [3, 4, 6, 3], {"width_per_group": 128}),
     "wide_resnet101_2": (Bottleneck, [3, 4, 23, 3], {"width_per_group": 128}),
     "resnext50_32x4d": (Bottleneck, [3, 4, 6, 3], {"groups": 32, "width_per_group": 4}),
