@@ -86,7 +86,7 @@ def accuracy_against_epochs(store: Store, *, data: str = "imagenet") -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks([100, 200, 400, 800], ["100", "200", "400", "800"])
     axes.minorticks_off()
-    axes.legend(fontsize=8.5, loc="lower right")
+    axes.legend(fontsize=8.5, loc="lower right", frameon=False)
     return figure
 
 
@@ -102,7 +102,7 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], name: str
             drawn += 1
     if not drawn:
         return None
-    axes.legend(fontsize=8.5)
+    axes.legend(fontsize=8.5, frameon=False)
     return figure
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pretrain.files import write_json
 from results.row import Checkpoint, Data, Metric, Protocol, Result, Run, write_result
 
-Write = Callable[..., Path]
 
-
-def make_run(label: str = "ours", *, task: str = "knn", seed: int = 0, **changes: Any) -> Run:
+def _make_run(label: str = "ours", *, task: str = "knn", seed: int = 0, **changes: Any) -> Run:
     pretrain_seed = changes.pop("pretrain_seed", 0)
     data = changes.pop("data", "cifar10")
     checkpoint = {
@@ -56,10 +55,10 @@ def make_run(label: str = "ours", *, task: str = "knn", seed: int = 0, **changes
     )
 
 
-def write_done(root: Path, run: Run, metrics: list[Metric], correct: np.ndarray | None = None) -> Path:
+def _write_done(root: Path, run: Run, metrics: list[Metric], correct: np.ndarray | None = None) -> Path:
     directory = root / "runs" / run.run_id
     directory.mkdir(parents=True)
-    (directory / "run.json").write_text(run.model_dump_json(indent=1))
+    write_json(directory / "run.json", run.model_dump(mode="json"))
     write_result(directory, Result(run=run, metrics=metrics))
     if correct is not None:
         np.save(directory / "correct.npy", np.packbits(correct))
@@ -84,6 +83,16 @@ def answers(right: int, n: int, start: int = 0) -> np.ndarray:
     return correct
 
 
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Run]:
+    return _make_run
+
+
+@pytest.fixture(scope="session")
+def write_done() -> Callable[..., Path]:
+    return _write_done
+
+
 @pytest.fixture
 def campaign(tmp_path: Path) -> Path:
     """Two methods of three pretrainings, kNN and a linear probe of two seeds; one failed and one unfinished run."""
@@ -91,18 +100,18 @@ def campaign(tmp_path: Path) -> Path:
     for label, knn, linear in (("fast_moco", 620, 700), ("moco", 560, 695)):
         for pretrain_seed in range(3):
             right = knn + 4 * pretrain_seed
-            run = make_run(label, pretrain_seed=pretrain_seed)
+            run = _make_run(label, pretrain_seed=pretrain_seed)
             metric = Metric(name="top1", value=right / 10, n=1000, ci95=(right / 10 - 3, right / 10 + 3))
-            write_done(root, run, [metric], answers(right, 1000, 20 * pretrain_seed))
+            _write_done(root, run, [metric], answers(right, 1000, 20 * pretrain_seed))
             for seed in range(2):
-                run = make_run(label, task="linear", pretrain_seed=pretrain_seed, seed=seed)
+                run = _make_run(label, task="linear", pretrain_seed=pretrain_seed, seed=seed)
                 right = linear + 5 * pretrain_seed + 10 * seed
                 metrics = [
                     Metric(name="top1", value=right / 10, n=1000),
                     Metric(name="top1", value=right / 10 + 1, n=1000, selection="best"),
                 ]
-                write_done(root, run, metrics, answers(right, 1000, 7 * pretrain_seed + seed))
-    write_failed(root, make_run("random", checkpoint={"ref": "random:cifar_resnet20"}), "loss is not finite at step 12",
-                 "step 11 loss 3.2\nstep 12 loss nan\n")  # fmt: skip
-    write_failed(root, make_run("random", task="linear"), None)
+                _write_done(root, run, metrics, answers(right, 1000, 7 * pretrain_seed + seed))
+    random = _make_run("random", checkpoint={"ref": "random:cifar_resnet20"})
+    write_failed(root, random, "loss is not finite at step 12", "step 11 loss 3.2\nstep 12 loss nan\n")
+    write_failed(root, _make_run("random", task="linear"), None)
     return root

@@ -1,0 +1,141 @@
+"""The store: whatever lies under a root, no row is lost and none invented."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pretrain.errors import InputError
+from results import store
+from results.row import Metric, Result
+
+
+def kinds(found: store.Store) -> list[str]:
+    return [problem.kind for problem in found.problems]
+
+
+def test_a_campaign_is_read_with_every_column(campaign: Path) -> None:
+    found = store.load([campaign])
+    assert list(found.rows.columns) == list(store.COLUMNS)
+    assert len(found.rows) == 6 + 12 * 2
+    assert found.runs["state"].value_counts().to_dict() == {"done": 18, "failed": 1, "unfinished": 1}
+    assert kinds(found) == ["failed", "unfinished"]
+    assert found.select(task="linear", selection="best", seed=[1])["value"].sum() == 72 + 72.5 + 73 + 71.5 + 72 + 72.5
+
+
+def test_a_snapshot_and_overlapping_roots_give_the_same(campaign: Path, tmp_path: Path) -> None:
+    found = store.load([campaign, campaign / "runs"])
+    found.export(tmp_path / "rows.parquet")
+    again = store.load([tmp_path / "rows.parquet"])
+    pd.testing.assert_frame_equal(again.rows, found.rows)
+    pd.testing.assert_frame_equal(again.runs, found.runs)
+
+
+def test_duplicates_and_foreign_files_are_told_and_not_fatal(campaign: Path, tmp_path: Path) -> None:
+    shutil.copytree(campaign, tmp_path / "copy")
+    foreign = tmp_path / "copy" / "other"
+    foreign.mkdir()
+    (foreign / "result.json").write_text('{"accuracy": 3}')
+    found = store.load([campaign, tmp_path / "copy"])
+    assert len(found.rows) == 30
+    assert kinds(found).count("duplicate") == 18
+    assert kinds(found).count("foreign") == 1
+
+
+def test_the_earliest_of_two_differing_results_counts(tmp_path: Path, make_run, write_done) -> None:
+    for name, ended, value in (("a", "2026-01-02", 60.0), ("b", "2026-01-01", 50.0)):
+        write_done(tmp_path / name, make_run(ended=ended), [Metric(name="top1", value=value)])
+    for roots in (["a", "b"], ["b", "a"]):
+        found = store.load([tmp_path / name for name in roots])
+        assert found.rows["value"].tolist() == [50.0]
+        assert "OTHER numbers" in found.problems[0].message
+
+
+def test_a_root_that_is_none_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no directory or file at"):
+        store.load([tmp_path / "absent"])
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(InputError, match="none of these"):
+        store.load([tmp_path / "x.txt"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_truncation_of_a_result_gives_no_row_and_loses_no_other(data: st.DataObject, make_run, write_done) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        for seed in range(3):
+            write_done(root, make_run(seed=seed), [Metric(name="top1", value=50.0 + seed)])
+        victim = sorted(root.rglob("result.json"))[1]
+        content = victim.read_bytes()
+        victim.write_bytes(content[: data.draw(st.integers(0, len(content.rstrip()) - 1))])
+        found = store.load([root])
+        assert found.rows["value"].tolist() == [50.0, 52.0]
+        assert sorted(kinds(found)) == ["half-written", "unfinished"]
+        assert found.runs["state"].tolist() == ["done", "unfinished", "done"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(order=st.lists(st.integers(0, 5), max_size=12), cut=st.integers(0, 400))
+def test_any_mix_of_lines_gives_each_run_once(order: list[int], cut: int, make_run) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "rows.jsonl"
+        lines = [
+            Result(run=make_run(seed=seed), metrics=[Metric(name="top1", value=seed)]).model_dump_json()
+            for seed in order
+        ]
+        torn = Result(run=make_run(seed=9), metrics=[]).model_dump_json()[:cut]
+        path.write_text("\n".join([*lines, torn]) + "\n")
+        found = store.load([path])
+        assert found.rows["value"].tolist() == sorted(set(order))
+        assert kinds(found).count("half-written") == bool(torn)
+
+
+@pytest.mark.long
+def test_sixteen_processes_write_a_thousand_runs_while_another_reads(tmp_path: Path, make_run, write_done) -> None:
+    context = multiprocessing.get_context("fork")
+    (tmp_path / "runs").mkdir()
+    per_worker = [63] * 8 + [62] * 8
+    starts = [sum(per_worker[:index]) for index in range(16)]
+    workers = [
+        context.Process(target=_write_range, args=(tmp_path, start, count, make_run, write_done))
+        for start, count in zip(starts, per_worker, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    sizes = []
+    while any(worker.is_alive() for worker in workers):
+        found = store.load([tmp_path])
+        assert set(kinds(found)) <= {"unfinished"}
+        assert (found.rows["value"] * 100).round().astype(int).tolist() == found.rows["seed"].tolist()
+        sizes.append(len(found.rows))
+    assert [worker.exitcode for worker in workers] == [0] * 16
+    assert sizes == sorted(sizes)
+    assert sorted(store.load([tmp_path]).rows["seed"]) == list(range(1000))
+
+
+def _write_range(root, start, count, make_run, write_done) -> None:
+    for seed in range(start, start + count):
+        write_done(root, make_run(seed=seed, ended=None), [Metric(name="top1", value=seed / 100)])
+
+
+def test_collected_rows_bear_no_trace_of_the_machine(campaign: Path, tmp_path: Path, make_run, write_done) -> None:
+    command = ["/home/me/bin/fastmoco", "--out=/scratch/me/run 1", "--catalog", "/data/c.yaml", "see https://x.org/a/b"]
+    write_done(
+        campaign, make_run(seed=7, command=command), [Metric(name="top1", value=1.0, detail={"at": "/a/b/c.pt"})]
+    )
+    assert store.collect([campaign], tmp_path / "a.jsonl") == 19
+    assert store.collect([campaign / "runs", campaign], tmp_path / "b.jsonl") == 19
+    text = (tmp_path / "a.jsonl").read_text()
+    assert text == (tmp_path / "b.jsonl").read_text()
+    for trace in ("node17", "/home", "/scratch", "/data", "/a/b/c", str(campaign)):
+        assert trace not in text
+    row = store.load([tmp_path / "a.jsonl"]).select(seed=7).iloc[0]
+    assert row["command"] == "fastmoco '--out=run 1' --catalog c.yaml 'see https://x.org/a/b'"
