@@ -157,3 +157,8 @@ def _ask(command: list[str]) -> str:
     if answer.returncode:
         raise InputError(f"{command[0]}: {words_of(answer.stderr)}")
     return answer.stdout
+
+
+def partitions() -> list[str]:
+    """The partitions that sinfo names. Raises InputError, in SLURM's words, when the controller does not answer."""
+    return sorted(set(_ask(["sinfo", "--noheader", "-o", "%R"]).split()))

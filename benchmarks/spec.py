@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +173,7 @@ class SpecFile:
     lines: dict[Path_, int]
 
     @contextmanager
-    def at(self, *key: str | int) -> Iterable[None]:  # type: ignore[misc]
+    def at(self, *key: str | int) -> Iterator[None]:
         """InputErrors of the block get the file and the line of `key` in front."""
         try:
             yield

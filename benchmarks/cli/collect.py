@@ -26,7 +26,15 @@ def table(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write to this file instead of the terminal.", show_default=False)
     ] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Say for each number which runs it comes from.")] = False,
+    trace: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--trace",
+            metavar="ROW COLUMN",
+            help="Say where one cell comes from: runs, weights, source.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a table of the results under the given folders.
 
@@ -36,7 +44,7 @@ def table(
     from results import store, tables
 
     loaded = store.load(root)
-    text = tables.trace(name, loaded) if trace else tables.render(name, loaded, format=output_format)
+    text = tables.trace(name, loaded, *trace) if trace else tables.render(name, loaded, format=output_format)
     if out is None:
         print(text)
     else:

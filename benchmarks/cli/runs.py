@@ -122,7 +122,12 @@ def inspect(
     from evaluate.checkpoints.inspect import inspect_file
 
     report = inspect_file(file, select=select, normalization=normalization)
-    print(json.dumps(report.model_dump(mode="json"), indent=1) if as_json else report.render())
+    if as_json:
+        print(json.dumps(report.model_dump(mode="json"), indent=1))
+    else:
+        from rich.console import Console
+
+        Console().print(report.render())
 
 
 def convert(
