@@ -14,7 +14,6 @@ from torch import Tensor
 
 from evaluate import metrics
 from evaluate.features import Features
-from evaluate.gemm import matmul
 from evaluate.guards import EachOnce
 from evaluate.probe_data import job_features
 from evaluate.protocols.knn import PROTOCOLS, KnnProtocol
@@ -82,28 +81,55 @@ def neighbours(
     memory is one chunk, one block and their (Q, M) similarities. Results are on the CPU.
     """
     for start, chunk in queries.blocks(protocol.query_chunk):
-        query = _prepared(chunk, protocol.l2_normalize, device)  # (Q, D)
-        best: Tensor | None = None
-        index: Tensor | None = None
-        buffer = torch.empty(len(query) * protocol.train_block, device=device)
-        for block_start, block in train.blocks(protocol.train_block):
-            keys = _prepared(block, protocol.l2_normalize, device)  # (M, D)
-            out = buffer[: len(query) * len(keys)].view(len(query), len(keys))
-            found, at = matmul(query, keys.T, out=out).topk(min(k, len(keys)), dim=1)
-            at += block_start
-            if best is not None and index is not None:
-                found, order = torch.cat([best, found], dim=1).topk(min(k, best.shape[1] + found.shape[1]), dim=1)
-                at = torch.cat([index, at], dim=1).gather(1, order)
-            best, index = found, at
-        assert best is not None
-        assert index is not None
-        yield start, best.cpu(), index.cpu()
+        best = np.empty((len(chunk), 0), dtype=np.float32)
+        index = np.empty((len(chunk), 0), dtype=np.int64)
+        query = chunk / np.maximum(_lengths(chunk), 1e-12)[:, None] if protocol.l2_normalize else chunk  # (Q, D)
+        on_device = None if device.type == "cpu" else torch.from_numpy(query).to(device)
+        buffer = np.empty(len(query) * protocol.train_block, dtype=np.float32)
+        for block_start, block in train.views(protocol.train_block):  # (M, D)
+            if on_device is None:
+                similarity = np.matmul(query, block.T, out=buffer[: len(query) * len(block)].reshape(len(query), -1))
+                if protocol.l2_normalize:
+                    # Dividing the similarities and not the features: the block stays a view of the mapped file.
+                    similarity *= 1 / np.maximum(_lengths(block), 1e-12)
+                found, at = _largest(similarity, k)
+            else:
+                found, at = _largest_on_device(on_device, block, k, protocol.l2_normalize)
+            best, order = _largest(np.concatenate([best, found], axis=1), k)
+            index = np.take_along_axis(np.concatenate([index, at + block_start], axis=1), order, axis=1)
+        # The most similar first; of equals the earlier image.
+        order = np.lexsort((index, -best), axis=1)
+        yield (
+            start,
+            torch.from_numpy(np.take_along_axis(best, order, axis=1)),
+            torch.from_numpy(np.take_along_axis(index, order, axis=1)),
+        )
 
 
-def _prepared(block: np.ndarray, l2_normalize: bool, device: torch.device) -> Tensor:
-    values = torch.from_numpy(block).to(device)
-    # In place: `block` is a copy taken for this purpose.
-    return values.div_(values.norm(dim=1, keepdim=True).clamp_min_(1e-12)) if l2_normalize else values
+def _largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest of each row, in no order, and where they stand; all of a shorter row.
+
+    numpy's partition takes a third of the time of torch's topk on a CPU.
+    """
+    M = values.shape[1]
+    if k >= M:
+        return values.copy(), np.broadcast_to(np.arange(M), values.shape)
+    at = np.argpartition(values, M - k, axis=1)[:, M - k :]
+    return np.take_along_axis(values, at, axis=1), at
+
+
+def _largest_on_device(query: Tensor, block: np.ndarray, k: int, l2_normalize: bool) -> tuple[np.ndarray, np.ndarray]:
+    keys = torch.from_numpy(np.array(block)).to(query.device)
+    similarity = query @ keys.T
+    if l2_normalize:
+        similarity *= 1 / keys.norm(dim=1).clamp_min(1e-12)
+    found, at = similarity.topk(min(k, len(keys)), dim=1)
+    return found.cpu().numpy(), at.cpu().numpy()
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N,), the Euclidean length of each row."""
+    return np.sqrt(np.einsum("nd,nd->n", rows, rows))
 
 
 def vote(similarity: Tensor, labels: Tensor, classes: int, protocol: KnnProtocol) -> Tensor:
