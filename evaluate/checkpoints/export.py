@@ -25,8 +25,8 @@ AUTHOR = "fastmoco"
 def to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The content of a detectron2 `.pkl`, from torchvision names.
 
-    `__author__` makes DetectionCheckpointer take the names as they are (c2_model_loading renames Caffe2's otherwise, and
-    loses BN statistics), `matching_heuristics` lets it find the backbone inside a detector by the names' ends.
+    `__author__` makes DetectionCheckpointer take the names as they are (it renames them as Caffe2's otherwise, and BN
+    statistics are lost); `matching_heuristics` lets it find the backbone inside a detector by the names' ends.
     """
     model = {_detectron2_name(n): t.numpy() for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
     return {"model": model, "__author__": AUTHOR, "matching_heuristics": True}
