@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import threadpoolctl
@@ -73,7 +74,7 @@ def sweep_against_single_runs(data: Features, repeats: int) -> tuple[float, floa
     ratios, one_pass = [], []
     for _ in range(repeats):
         one_pass.append(seconds(lambda: train(list(protocol.lrs))))
-        single = sum(seconds(lambda lr=lr: train([lr])) for lr in protocol.lrs)
+        single = sum(seconds(partial(train, [lr])) for lr in protocol.lrs)
         ratios.append(one_pass[-1] / single)
     return statistics.median(ratios), statistics.median(one_pass)
 
@@ -97,26 +98,20 @@ def knn_against_faiss(data: Features, queries: Features, repeats: int) -> tuple[
     protocol = PROTOCOLS["dino"]
     train, query = (f.values / np.linalg.norm(f.values, axis=1, keepdims=True) for f in (data, queries))
     ours, theirs = [], []
+    found: list[np.ndarray] = []
+    reference: list[np.ndarray] = []
+
+    def search() -> None:
+        found[:] = [index.numpy() for _s, _v, index in knn.neighbours(data, queries, 200, protocol, CPU)]
+
+    def search_faiss() -> None:
+        reference[:] = [faiss.knn(query, train, 200, metric=faiss.METRIC_INNER_PRODUCT)[1]]
+
     for _ in range(repeats):
-        found: list[np.ndarray] = []
-        ours.append(
-            seconds(
-                lambda found=found: found.extend(
-                    index.numpy() for _s, _v, index in knn.neighbours(data, queries, 200, protocol, CPU)
-                )
-            )
-        )
-        reference: list[np.ndarray] = []
-        theirs.append(
-            seconds(
-                lambda reference=reference: reference.append(
-                    faiss.knn(query, train, 200, metric=faiss.METRIC_INNER_PRODUCT)[1]
-                )
-            )
-        )
-        overlap = np.mean(
-            [len(np.intersect1d(a, b)) / 200 for a, b in zip(np.concatenate(found), reference[0], strict=True)]
-        )
+        ours.append(seconds(search))
+        theirs.append(seconds(search_faiss))
+        pairs = zip(np.concatenate(found), reference[0], strict=True)
+        overlap = np.mean([len(np.intersect1d(a, b)) / 200 for a, b in pairs])
         assert overlap > 0.999, f"the neighbours differ: overlap {overlap}"
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), min(ours), min(theirs)
 
@@ -134,7 +129,10 @@ def lbfgs_against_sklearn(data: Features, held_out: Features, C: float) -> tuple
         return float(model.score(held_out.values, held_out.labels))
 
     accuracies: list[float] = []
-    walls = [seconds(lambda work=work: accuracies.append(100 * work())) for work in (ours, theirs)]
+    walls = [
+        seconds(lambda: accuracies.append(100 * ours())),
+        seconds(lambda: accuracies.append(100 * theirs())),
+    ]
     return walls[0], walls[1], accuracies[0], accuracies[1]
 
 
