@@ -90,6 +90,17 @@ def status(
 
 
 @app.command()
+def tables(spec: Spec, root: RootOption = DEFAULT_ROOT, catalog: CatalogOption = None) -> None:
+    """Print the spec's tables of what is done, and write them under ROOT/campaigns/NAME/tables.
+
+    Example: fastmoco campaign tables benchmarks/campaigns/demo.yaml --root runs/demo
+    """
+    from benchmarks.session import print_tables
+
+    print_tables(_campaign(spec, root, catalog, None, None))
+
+
+@app.command()
 def cancel(
     spec: Spec, runs: RunNames = None, root: RootOption = DEFAULT_ROOT, site: Site = None, catalog: CatalogOption = None
 ) -> None:
