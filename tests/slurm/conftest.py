@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+def _load_sandbox() -> ModuleType:
+    # By its path: mmsegmentation's wheel installs a package that is called `tests` as well.
+    spec = importlib.util.spec_from_file_location("fastmoco_slurm_sandbox", Path(__file__).with_name("sandbox.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+SANDBOX = _load_sandbox()
+
+
+class Commands:
+    """`fastmoco campaign ...` against a cluster, in a folder with a catalog of one tiny generated set."""
+
+    def __init__(self, cluster: Any, folder: Path) -> None:
+        self.cluster, self.folder, self.root = cluster, folder, folder / "root"
+        (folder / "catalog.yaml").write_text("tiny: {format: shapes, size: 32, train: 128, test: 64, seed: 0}\n")
+
+    def spec(self, text: str, name: str = "spec.yaml") -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def run(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        answer = self.start(*words)
+        out, err = answer.communicate(timeout=120)
+        assert answer.returncode == expect, out + err
+        return subprocess.CompletedProcess(words, answer.returncode, out, err)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        command = [str(Path(sys.executable).with_name("fastmoco")), "--catalog", str(self.folder / "catalog.yaml")]
+        environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1", "FASTMOCO_LEASE_STALE_S": "20"}
+        return subprocess.Popen(
+            [*command, *words],
+            cwd=PROJECT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def submit(self, spec: Path) -> str:
+        return self.run("campaign", "run", str(spec), "--root", str(self.root), "--cluster", "slurm").stderr
+
+    def runs(self, part: str = "") -> list[Path]:
+        return sorted(path for path in (self.root / "runs").glob("*") if part in path.name)
+
+    def starts(self, part: str = "") -> list[int]:
+        """How many processes began each run whose id holds `part`."""
+        return [(path / "attempts.jsonl").read_text().count('"start"') for path in self.runs(part)]
+
+    def finish(self, timeout_s: float = 150.0) -> None:
+        """Wait until the queue is empty."""
+        self.cluster.wait(lambda: not self.queued(), "the queue to empty", timeout_s)
+
+    def queued(self) -> list[str]:
+        return self.cluster.ask("squeue", "-h", "-o", "%i|%T|%r|%j").splitlines()
+
+    def wait_for_steps(self, part: str, steps: int, timeout_s: float = 60.0) -> None:
+        """Wait until the run whose id holds `part` has done some steps."""
+
+        def enough() -> bool:
+            paths = [path / "metrics.jsonl" for path in self.runs(part)]
+            return any(path.exists() and path.read_text().count("\n") >= steps for path in paths)
+
+        self.cluster.wait(enough, f"{steps} steps of {part}", timeout_s)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    reason = SANDBOX.why_not()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("slurm")
+    for each in (folder, *folder.parents[:2]):  # MariaDB runs as a user of its own
+        each.chmod(0o755)
+    sandbox = SANDBOX.Sandbox(folder)
+    try:
+        yield sandbox.start()
+    finally:
+        sandbox.stop()
+
+
+@pytest.fixture
+def commands(cluster: Any, tmp_path: Path) -> Iterator[Commands]:
+    yield Commands(cluster, tmp_path)
+    ids = cluster.ask("squeue", "-h", "-o", "%i").split()
+    if ids:
+        cluster.ask("scancel", *ids)
+        cluster.wait(lambda: not cluster.ask("squeue", "-h"), "the queue to empty")

@@ -1,0 +1,210 @@
+"""Campaigns on a real SLURM: nothing is lost, and every run is computed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.long, pytest.mark.xdist_group("slurm")]
+
+# 128 images in batches of 32: 4 steps an epoch.
+SMALL = (
+    "global_batch_size: 32, warmup_epochs: 0, log_every_steps: 1, save_every_steps: 4, "
+    "views.size: 16, projector.hidden: 32, predictor.hidden: 32"
+)
+
+
+def pretraining(epochs: int, *, resources: str = "{}", extra: str = "") -> str:
+    return f"""
+pretrain:
+  method: {{recipe: shapes_demo, data: tiny, set: {{epochs: {epochs}, {SMALL}{extra}}}, resources: {resources}}}
+"""
+
+
+KNN = "evaluate: [{task: knn, data: tiny, set: {k: [5]}}]\n"
+LAUNCH = "launch: {slurm: {timeout_min: 10}}\n"
+
+
+def steps_of(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_whole(commands: Any, steps: int) -> None:
+    """Every run has its result, and the pretraining's curve has every step once."""
+    assert commands.runs()
+    for run in commands.runs():
+        assert (run / "result.json").exists(), (run.name, (run / "log.txt").read_text()[-2000:])
+        assert not (run / "failed.json").exists()
+    (pretrain,) = commands.runs("pretrain-")
+    assert steps_of(pretrain) == list(range(1, steps + 1))
+
+
+def test_a_campaign_from_end_to_end_and_again(commands: Any) -> None:
+    spec = commands.spec(
+        "name: whole\n" + pretraining(2) + "checkpoints: {random: {backbone: cifar_resnet20, init: random}}\n"
+        "evaluate:\n  - {task: knn, data: tiny, seeds: [0, 1], set: {k: [5]}}\n"
+        "launch: {pack: 2, slurm: {timeout_min: 10}}\n"
+    )
+    told = commands.submit(spec)
+    assert "submitted 5 runs in 3 jobs" in told
+    commands.finish()
+    assert_whole(commands, 8)
+    assert commands.starts() == [1] * 5
+    table = (commands.root / "campaigns" / "whole" / "tables" / "summary.md").read_text()
+    assert "method" in table
+    assert "random" in table
+    assert "nothing to submit: 5 done" in commands.submit(spec)
+    assert not commands.queued()
+
+
+def test_two_nodes_train_together(commands: Any) -> None:
+    spec = commands.spec("name: ddp\n" + pretraining(2, resources="{nodes: 2, tasks_per_node: 1}") + KNN + LAUNCH)
+    commands.submit(spec)
+    commands.finish()
+    assert_whole(commands, 8)
+
+
+def test_a_signal_queues_the_job_again(commands: Any) -> None:
+    spec = commands.spec("name: requeue\n" + pretraining(8) + KNN + LAUNCH)
+    commands.submit(spec)
+    commands.wait_for_steps("pretrain-", 3)
+    job = json.loads((commands.runs("pretrain-")[0] / "submission.json").read_text())["job_id"]
+    commands.cluster.ask("scancel", "--signal=USR2", job)
+    commands.finish()
+    assert_whole(commands, 32)
+    assert commands.starts("pretrain-") == [2]
+    assert commands.starts("knn-") == [1]
+
+
+def test_scancel_of_a_running_job_then_run_again(commands: Any) -> None:
+    spec = commands.spec("name: cancelled\n" + pretraining(8) + KNN + LAUNCH)
+    commands.submit(spec)
+    commands.wait_for_steps("pretrain-", 3)
+    commands.run("campaign", "cancel", str(spec), "pretrain-", "--root", str(commands.root))
+    commands.finish()
+    status = commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
+    assert "cancelled" in status
+    assert "skipped" in status
+    assert "submitted 2 runs in 2 jobs" in commands.submit(spec)
+    commands.finish()
+    assert_whole(commands, 32)
+
+
+def test_a_node_dies_under_a_run(commands: Any) -> None:
+    spec = commands.spec("name: nodefail\n" + pretraining(10) + KNN + LAUNCH)
+    commands.submit(spec)
+    commands.wait_for_steps("pretrain-", 3)
+    job = json.loads((commands.runs("pretrain-")[0] / "submission.json").read_text())["job_id"]
+    node = commands.cluster.ask("squeue", "-h", "-j", job, "-o", "%N").strip()
+    workers = [
+        json.loads(line)["pid"] for line in (commands.runs("pretrain-")[0] / "attempts.jsonl").read_text().splitlines()
+    ]
+    # A machine that dies takes its daemon, the job's steps and the worker with it.
+    commands.cluster.stop_process(node, kill=True)
+    for line in subprocess.run(
+        ["pgrep", "-f", f"slurmstepd: .{job}\\."], capture_output=True, text=True
+    ).stdout.split():
+        os.kill(int(line), signal.SIGKILL)
+    os.kill(workers[-1], signal.SIGKILL)
+    time.sleep(1)
+    commands.cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
+    commands.cluster.start_node(int(node.removeprefix("node")))
+    commands.finish()
+    assert_whole(commands, 40)
+
+
+def test_the_controller_is_restarted(commands: Any) -> None:
+    spec = commands.spec("name: controller\n" + pretraining(6) + KNN + LAUNCH)
+    commands.submit(spec)
+    commands.wait_for_steps("pretrain-", 2)
+    commands.cluster.stop_process("slurmctld")
+    assert "running" in commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
+    commands.cluster.start_controller()
+    commands.finish()
+    assert_whole(commands, 24)
+    assert commands.starts() == [1, 1]
+
+
+def test_one_evaluation_fails_among_good_ones(commands: Any) -> None:
+    torn = commands.folder / "torn.safetensors"
+    torn.write_bytes(b"no weights")
+    spec = commands.spec(
+        "name: failing\ncheckpoints:\n  random: {backbone: cifar_resnet20, init: random}\n  torn: {file: torn.safetensors}\n"
+        "evaluate: [{task: knn, data: tiny, set: {k: [5]}}]\nlaunch: {pack: 2, slurm: {timeout_min: 10}}\n"
+    )
+    commands.submit(spec)
+    commands.finish()
+    (good,), (bad,) = commands.runs("random"), commands.runs("torn")
+    assert (good / "result.json").exists()
+    assert "torn.safetensors" in json.loads((bad / "failed.json").read_text())["error"]
+    status = commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
+    assert "1 done, 1 failed" in status
+
+
+def test_dependants_of_a_failed_run_do_not_stay_pending(commands: Any) -> None:
+    spec = commands.spec("name: broken\n" + pretraining(2, extra=", train_images: 999999") + KNN + LAUNCH)
+    commands.submit(spec)
+    commands.finish()
+    status = commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
+    assert "1 failed, 1 skipped" in status
+
+
+def test_two_people_submit_at_the_same_moment(commands: Any) -> None:
+    spec = commands.spec("name: both\n" + pretraining(1) + KNN + LAUNCH)
+    words = ("campaign", "run", str(spec), "--root", str(commands.root), "--cluster", "slurm")
+    both = [commands.start(*words), commands.start(*words)]
+    told = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert sum("submitted 2 runs" in text for text in told) == 1, told
+    commands.finish()
+    assert_whole(commands, 4)
+    assert commands.starts() == [1, 1]
+
+
+def test_two_hundred_runs(commands: Any) -> None:
+    seeds = list(range(200))
+    spec = commands.spec(
+        "name: many\ncheckpoints: {random: {backbone: cifar_resnet20, init: random}}\n"
+        f"evaluate: [{{task: knn, data: tiny, seeds: {seeds}, set: {{k: [5]}}}}]\n"
+        "launch: {pack: 1, max_running: 1, slurm: {timeout_min: 10}}\n"
+    )
+    root = str(commands.root)
+    began = time.monotonic()
+    commands.run("campaign", "plan", str(spec), "--root", root)
+    plan_s = time.monotonic() - began
+    began = time.monotonic()
+    commands.submit(spec)
+    submit_s = time.monotonic() - began
+    began = time.monotonic()
+    commands.run("campaign", "status", str(spec), "--root", root)
+    status_s = time.monotonic() - began
+    print(f"plan {plan_s:.2f} s, submission {submit_s / 200:.3f} s a run, status {status_s:.2f} s")
+    running = [line for line in commands.queued() if "RUNNING" in line]
+    assert len(running) <= 1
+    assert plan_s < 2
+    assert submit_s / 200 < 0.15
+    assert status_s < 1
+
+
+def test_a_partition_that_does_not_exist(commands: Any) -> None:
+    spec = commands.spec("name: bad\n" + pretraining(1) + KNN + "launch: {slurm: {partition: nowhere}}\n")
+    words = ("campaign", "run", str(spec), "--root", str(commands.root), "--cluster", "slurm")
+    told = commands.run(*words, expect=2).stderr
+    assert "invalid partition specified: nowhere" in told
+    assert not commands.queued()
+
+
+def test_more_gpus_than_nodes_have(commands: Any) -> None:
+    spec = commands.spec("name: bad\n" + pretraining(1) + KNN + "launch: {slurm: {gpus_per_node: 8}}\n")
+    words = ("campaign", "run", str(spec), "--root", str(commands.root), "--cluster", "slurm")
+    told = commands.run(*words, expect=2).stderr
+    assert "SLURM refuses the job of pretrain-" in told
+    assert "Traceback" not in told
+    assert not commands.queued()
