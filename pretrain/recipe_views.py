@@ -28,8 +28,8 @@ class ViewsSpec(Settings):
         blur_p, solarize_p: probabilities of blur and of solarisation (values from 128 on are inverted), one a view.
         mean, std: of the normalisation, on the scale 0 to 1.
         output: "float32" normalised, or "uint8" to be normalised on the device.
-        where: "workers" does all of it on CPU workers; "device" leaves all but the crop to `pretrain.device_views`,
-            in batches on the accelerator, with the same random numbers.
+        where: "workers" does all of it on CPU workers; "device" does all but the crop in batches on the accelerator,
+            with the same random numbers.
         on_error: at a damaged image "stop", or "skip" to the next image, counted and listed, at most 0.1 % of them.
     """
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain import view_ops
 from pretrain.data.images import ImageSet
+from pretrain.device_views import DeviceViews
 from pretrain.errors import InputError
 from pretrain.recipe_views import ViewsSpec
 from pretrain.view_draws import ViewDraw, draw_view
@@ -109,6 +110,7 @@ class TwoViewLoader:
         workers: int = 0,
         skip_batches: int = 0,
         views: int = 2,
+        device: torch.device | None = None,
     ) -> None:
         global_batch = batch_size_per_rank * world_size
         if global_batch > len(images):
@@ -119,6 +121,8 @@ class TwoViewLoader:
         assert 0 <= rank < world_size
         self.images, self.spec, self.epoch, self.workers = images, spec, epoch, workers
         self.damaged: dict[int, str] = {}
+        self._device = device or torch.device("cpu")
+        self._finish = DeviceViews(spec, seed) if spec.where == "device" else None
         self._dataset = _Batches(images, TwoViews(spec, seed, views), epoch)
         order = epoch_order(len(images), seed, epoch)
         batches = len(images) // global_batch
@@ -141,9 +145,13 @@ class TwoViewLoader:
             # Every draw has its own seed; the loader's base seed must not move the global generator.
             generator=torch.Generator(),
         )
-        for *batch, damaged in loader:
+        for planned, (*batch, index, damaged) in zip(self._batches, loader, strict=True):
             self._note(damaged)
-            yield tuple(batch)
+            if self._finish is not None:
+                crops = [view.to(self._device, non_blocking=True) for view in batch]
+                # A replaced image keeps the draws of the one it stands for, as it does on workers.
+                batch = [self._finish(crop, planned.tolist(), self.epoch, view) for view, crop in enumerate(crops)]
+            yield (*batch, index)
         if self.damaged:
             log.warning(
                 "epoch %d: %d damaged images were replaced by the next one: %s",
@@ -174,10 +182,12 @@ def two_view_loader(
     workers: int = 0,
     skip_batches: int = 0,
     views: int = 2,
+    device: torch.device | None = None,
 ) -> TwoViewLoader:
     """Batches of two views, (view1 (B, 3, H, W), view2, index (B,)); the last incomplete batch is dropped.
 
-    With `views=3` a third view stands before the index.
+    With `views=3` a third view stands before the index. Where the spec says `where: device`, workers only decode and
+    crop; the rest is done here, on `device` (the CPU when not given), and the views are on that device.
 
     The order is a permutation from (seed, epoch), the same for any number of workers; `skip_batches` leaves out the
     first ones without reading them, for a run that resumes in the middle of an epoch.
@@ -198,6 +208,7 @@ def two_view_loader(
         workers=workers,
         skip_batches=skip_batches,
         views=views,
+        device=device,
     )
 
 

@@ -93,8 +93,8 @@ SETS: dict[str, SetFacts] = {
         ),
         SetFacts(
             *("SUN397", 397, 19_850, 0, 19_850, "top1", "https://vision.princeton.edu/projects/2010/SUN/"),
-            note="the official partitions are a file of their own, Partitions.zip of the same page; its Training_01.txt "
-            "and Testing_01.txt are looked for in ROOT/SUN397",
+            note="the official partitions are a file of their own, Partitions.zip of the same page; Training_01.txt "
+            "and Testing_01.txt from it are looked for in ROOT/SUN397",
         ),
     )
 }
