@@ -178,6 +178,8 @@ class SpecFile:
         try:
             yield
         except InputError as error:
+            if str(error).startswith(f"{self.path}:"):  # an inner block knew the line better
+                raise
             while key and key not in self.lines:
                 key = key[:-1]
             raise InputError(f"{self.path}:{self.lines.get(key, 1)}: {error}") from None

@@ -28,7 +28,7 @@ pretrain:
 """
 
 
-KNN = "evaluate: [{task: knn, data: tiny, set: {k: [5]}}]\n"
+KNN = "evaluate: [{task: knn, data: tiny}]\n"
 LAUNCH = "launch: {slurm: {timeout_min: 10}}\n"
 
 
@@ -49,7 +49,7 @@ def assert_whole(commands: Any, steps: int) -> None:
 def test_a_campaign_from_end_to_end_and_again(commands: Any) -> None:
     spec = commands.spec(
         "name: whole\n" + pretraining(2) + "checkpoints: {random: {backbone: cifar_resnet20, init: random}}\n"
-        "evaluate:\n  - {task: knn, data: tiny, seeds: [0, 1], set: {k: [5]}}\n"
+        "evaluate:\n  - {task: knn, data: tiny, seeds: [0, 1]}\n"
         "launch: {pack: 2, slurm: {timeout_min: 10}}\n"
     )
     told = commands.submit(spec)
@@ -136,8 +136,9 @@ def test_one_evaluation_fails_among_good_ones(commands: Any) -> None:
     torn = commands.folder / "torn.safetensors"
     torn.write_bytes(b"no weights")
     spec = commands.spec(
-        "name: failing\ncheckpoints:\n  random: {backbone: cifar_resnet20, init: random}\n  torn: {file: torn.safetensors}\n"
-        "evaluate: [{task: knn, data: tiny, set: {k: [5]}}]\nlaunch: {pack: 2, slurm: {timeout_min: 10}}\n"
+        "name: failing\ncheckpoints:\n  random: {backbone: cifar_resnet20, init: random}\n"
+        "  torn: {file: torn.safetensors}\n"
+        "evaluate: [{task: knn, data: tiny}]\nlaunch: {pack: 2, slurm: {timeout_min: 10}}\n"
     )
     commands.submit(spec)
     commands.finish()
@@ -172,7 +173,7 @@ def test_two_hundred_runs(commands: Any) -> None:
     seeds = list(range(200))
     spec = commands.spec(
         "name: many\ncheckpoints: {random: {backbone: cifar_resnet20, init: random}}\n"
-        f"evaluate: [{{task: knn, data: tiny, seeds: {seeds}, set: {{k: [5]}}}}]\n"
+        f"evaluate: [{{task: knn, data: tiny, seeds: {seeds}}}]\n"
         "launch: {pack: 1, max_running: 1, slurm: {timeout_min: 10}}\n"
     )
     root = str(commands.root)
