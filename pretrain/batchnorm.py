@@ -53,7 +53,9 @@ def across_ranks(module: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            new = CrossRankBatchNorm(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
+            new = CrossRankBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
             new.load_state_dict(child.state_dict())
             new.to(next(iter(child.state_dict().values())).dtype if child.state_dict() else torch.float32)
             new.train(child.training)

@@ -5,7 +5,7 @@ Shapes: B batch, H W size. Values are whole levels from 0 to 255, cut off after 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,16 +45,11 @@ def augment(pixels: Tensor, draws: Sequence[ViewDraw]) -> Tensor:
                 factors = [(draws[i].jitter or ())[operation] for i in rows]
                 at = torch.tensor(rows, device=device)
                 pixels[at] = function(pixels[at], torch.tensor(factors, device=device).view(-1, 1, 1, 1))
-    for rows, function in (
-        ([i for i, d in enumerate(draws) if d.gray], _gray),
-        ([i for i, d in enumerate(draws) if d.blur_sigma > 0], None),
-        ([i for i, d in enumerate(draws) if d.solarize], _solarize),
-        ([i for i, d in enumerate(draws) if d.flip], _flip),
-    ):
+    for applies, function in _AFTER_JITTER:
+        rows = [i for i, d in enumerate(draws) if applies(d)]
         if rows:
             at = torch.tensor(rows, device=device)
-            sigmas = [draws[i].blur_sigma for i in rows]
-            pixels[at] = function(pixels[at]) if function else _blur(pixels[at], sigmas)
+            pixels[at] = function(pixels[at], [draws[i].blur_sigma for i in rows])
     return pixels
 
 
@@ -63,7 +58,7 @@ def _luma(x: Tensor) -> Tensor:
     return (x * weights).sum(dim=1, keepdim=True).add_(0.5).floor_()  # PIL rounds here
 
 
-def _gray(x: Tensor) -> Tensor:
+def _gray(x: Tensor, _: list[float]) -> Tensor:
     return _luma(x).expand_as(x)
 
 
@@ -115,12 +110,18 @@ def _blur(x: Tensor, sigmas: list[float]) -> Tensor:
     return flat.reshape(count, 3, height, width).add_(0.5).floor_().clamp_(0, 255)
 
 
-def _solarize(x: Tensor) -> Tensor:
+def _solarize(x: Tensor, _: list[float]) -> Tensor:
     return torch.where(x < 128, x, 255 - x)
 
 
-def _flip(x: Tensor) -> Tensor:
+def _flip(x: Tensor, _: list[float]) -> Tensor:
     return x.flip(-1)
 
 
 _JITTER = (_brightness, _contrast, _saturation, _hue)
+_AFTER_JITTER: tuple[tuple[Callable[[ViewDraw], bool], Callable[[Tensor, list[float]], Tensor]], ...] = (
+    (lambda draw: draw.gray, _gray),
+    (lambda draw: draw.blur_sigma > 0, _blur),
+    (lambda draw: draw.solarize, _solarize),
+    (lambda draw: draw.flip, _flip),
+)

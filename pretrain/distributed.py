@@ -50,7 +50,9 @@ def ranks_from_environment() -> Ranks:
     if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in os.environ:
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
     try:
-        rank, world_size, local_rank = (int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True))
+        rank, world_size, local_rank = (
+            int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True)
+        )
     except ValueError as error:
         raise InputError(f"the launcher's variables {', '.join(names)} must be numbers: {error}") from None
     return Ranks(rank, world_size, local_rank)
@@ -124,7 +126,9 @@ def _meet(directory: Path, ranks: Ranks) -> dist.Store:
     attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
     place = directory / f".meeting-{job}-{os.environ.get('SLURM_STEP_ID', '0')}-{attempt}"
     if ranks.is_main:
-        store = _open_port(ranks.world_size, timeout, start=20000 + (int(job) * 7 if job.isdigit() else os.getpid()) % 20000)
+        store = _open_port(
+            ranks.world_size, timeout, start=20000 + (int(job) * 7 if job.isdigit() else os.getpid()) % 20000
+        )
         write_text(place, f"{socket.gethostname()} {store.port}")
         return store
     deadline = time.monotonic() + MEETING_TIMEOUT_S

@@ -74,9 +74,9 @@ class FastMoCo(nn.Module):
         side = patches.patch_size(recipe.views.size, recipe.grid, recipe.overlap)
         if side < self.backbone.stride:
             raise InputError(
-                f"grid {recipe.grid} cuts views of {recipe.views.size} pixels into patches of {side}, less than the stride of "
-                f"backbone '{recipe.backbone}', {self.backbone.stride}: expected a smaller grid, larger views.size or a "
-                "backbone with a smaller stride"
+                f"grid {recipe.grid} cuts views of {recipe.views.size} pixels into patches of {side}, less than the "
+                f"stride of backbone '{recipe.backbone}', {self.backbone.stride}: expected a smaller grid, a larger "
+                "views.size or a backbone with a smaller stride"
             )
         self.projector = MLP(self.backbone.width, recipe.projector)
         self.predictor = MLP(recipe.projector.out, recipe.predictor)
@@ -94,8 +94,8 @@ class FastMoCo(nn.Module):
     @torch.no_grad()
     def update_momentum_encoder(self, momentum: float) -> None:
         """momentum_encoder <- momentum * momentum_encoder + (1 - momentum) * encoder; parameters only, no buffers."""
-        keys = [*self.momentum_backbone.parameters(), *self.momentum_projector.parameters()]
-        queries = [*self.backbone.parameters(), *self.projector.parameters()]
+        keys: list[Tensor] = [*self.momentum_backbone.parameters(), *self.momentum_projector.parameters()]
+        queries: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]
         torch._foreach_lerp_(keys, queries, 1.0 - momentum)
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ class FastMoCo(nn.Module):
 
         Args:
             view: (N, C, H, W), the query view.
-            keys: (V, M, E), keys of V other views on all ranks; V is 1 but for the extra view of the multi-crop variant.
+            keys: (V, M, E), keys of V other views on all ranks: 1, or 2 for the extra view of the multi-crop variant.
             first: index of this rank's first image among the M.
             whole: do not divide the view.
         """

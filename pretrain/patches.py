@@ -29,7 +29,9 @@ def patch_size(size: int, grid: int, overlap: float = 0.0) -> int:
         return size
     if size % grid:
         fits = [g for g in (1, 2, 3, 4) if size % g == 0]
-        raise InputError(f"grid {grid} does not divide a view of {size} pixels; for this size grid may be {_list(fits)}")
+        raise InputError(
+            f"grid {grid} does not divide a view of {size} pixels; for this size grid may be {_list(fits)}"
+        )
     cell = size // grid
     side = cell * (1 + overlap)
     step = (size - side) / (grid - 1)

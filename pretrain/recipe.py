@@ -171,7 +171,7 @@ R50_E100 = Recipe(
     sources={
         "views": "Fast-MoCo repository, core/data/imagenet_dataloader.py, MOCOV2",
         "momentum_init": "ours: the public code starts the key encoder from draws of its own, which `fresh` gives",
-        "predictor_lr": "Fast-MoCo repository, core/lr_scheduler/lambda_scheduler.py: constant for the predictor's group",
+        "predictor_lr": "Fast-MoCo repository, core/lr_scheduler/lambda_scheduler.py: constant for the predictor",
         "lr_rule": "ours: the public code has one batch size, 512, and no rule",
     },
     backbone="resnet50",

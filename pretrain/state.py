@@ -1,16 +1,17 @@
 """What a run resumes from: written aside in the background, verified when read, the two newest kept.
 
-A state file is a torch zip archive, whose every record carries a CRC-32; a file is whole when the archive's directory
-(written last) is there and every checksum agrees.
+A state file is what `torch.save` writes, then 40 bytes of ours: the SHA-256 of what stands before, and a mark. (The
+archive's own CRC-32s leave its directory unprotected.)
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import threading
-import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -20,6 +21,8 @@ from pretrain.files import replacing
 log = logging.getLogger("fastmoco")
 
 KEEP = 2
+MARK = b"FMstate1"
+TAIL = hashlib.sha256().digest_size + len(MARK)
 
 
 class StateStore:
@@ -38,10 +41,11 @@ class StateStore:
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and content of the newest whole state; None without one. A damaged file is named in the log and left."""
         for path in sorted(self.directory.glob("step_*.pt"), reverse=True):
-            reason = damage(path)
-            if reason is None:
-                return int(path.stem.removeprefix("step_")), torch.load(path, map_location="cpu", weights_only=True)
-            log.warning("%s is damaged (%s); going back to the state before it", path, reason)
+            content = whole_content(path)
+            if content is not None:
+                state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                return int(path.stem.removeprefix("step_")), state
+            log.warning("%s is damaged (its checksum does not agree); going back to the state before it", path)
         return None
 
     def save(self, step: int, state: dict[str, Any], *, wait: bool = False) -> None:
@@ -72,7 +76,9 @@ class StateStore:
         path = self.directory / f"step_{step:08d}.pt"
         try:
             with replacing(path) as stream:
-                torch.save(snapshot, stream)
+                hashing = _Hashing(stream)
+                torch.save(snapshot, hashing)
+                stream.write(hashing.digest() + MARK)
             # Damaged files count too: they are older than this whole one, so nothing is lost with them.
             for old in sorted(self.directory.glob("step_*.pt"), reverse=True)[KEEP:]:
                 old.unlink()
@@ -93,11 +99,25 @@ class StateStore:
         return value
 
 
-def damage(path: Path) -> str | None:
-    """Why a state file is not whole; None when it is."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        return str(error) or type(error).__name__
-    return f"checksum of {bad} does not agree" if bad else None
+def whole_content(path: Path) -> memoryview | None:
+    """What stands before the checksum of a state file; None when the checksum does not agree or is not there."""
+    data = memoryview(Path(path).read_bytes())
+    content, tail = data[:-TAIL], bytes(data[-TAIL:])
+    return content if tail == hashlib.sha256(content).digest() + MARK else None
+
+
+class _Hashing:
+    """A stream to write to that hashes what passes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._hash = stream, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def digest(self) -> bytes:
+        return self._hash.digest()

@@ -1,4 +1,4 @@
-"""The loop: a recipe, images and a seed in, `backbone.safetensors` out; killed at any moment, it goes on where it was."""
+"""The loop: recipe, images and seed in, `backbone.safetensors` out; killed at any moment, it goes on where it was."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class _Training:
         start = self._restore(resume)
         self.out.mkdir(parents=True, exist_ok=True)
         last: dict[str, float] = {}
-        curves = Curves(self.out, resume_step=start) if self.ranks.is_main else None
+        curves = Curves(self.out, resume_step=start + 1 if start else 0) if self.ranks.is_main else None
         try:
             unit = self.recipe.global_batch_size
             with progress("pretrain", self.total_steps * unit, start=start * unit) as bar:
@@ -138,7 +138,6 @@ class _Training:
                 world_size=self.ranks.world_size,
                 workers=self.recipe.workers,
                 skip_batches=skip if epoch == first_epoch else 0,
-                views=3 if self.recipe.extra_view else 2,
             )
             began = time.perf_counter()
             for *views, _ in loader:
@@ -186,11 +185,11 @@ class _Training:
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             at = step - len(losses) + 1 + int(bad[0])
-            newest = self.states.directory
+            epoch = (at - 1) // self.steps_per_epoch + 1
             raise RunFailedError(
-                f"the loss is {losses[bad[0]].item()} at step {at} of {self.total_steps} (epoch "
-                f"{(at - 1) // self.steps_per_epoch + 1}); the last good state is kept in {newest}: a smaller base_lr, a "
-                "longer warmup_epochs or clip_grad_norm are what usually helps"
+                f"the loss is {losses[bad[0]].item()} at step {at} of {self.total_steps} (epoch {epoch}); the last "
+                f"good state is kept in {self.states.directory}: a smaller base_lr, longer warmup_epochs or "
+                "clip_grad_norm usually help"
             )
 
     def _look(self, step: int, figures: StepFigures, norm: Tensor) -> dict[str, float]:
@@ -344,9 +343,7 @@ def _batch_of_rank(recipe: Recipe, count: int, world_size: int) -> int:
     if batch % world_size:
         raise InputError(f"global_batch_size is {batch}, expected a multiple of the {world_size} ranks")
     if batch // world_size < 2:
-        raise InputError(
-            f"global_batch_size {batch} on {world_size} ranks leaves {batch // world_size} image a rank, expected at least 2"
-        )
+        raise InputError(f"global_batch_size is {batch} on {world_size} ranks, expected at least 2 images a rank")
     micro = recipe.micro_batch_size
     if micro is not None and batch // world_size % micro:
         raise InputError(f"micro_batch_size is {micro}, expected a divisor of a rank's batch, {batch // world_size}")

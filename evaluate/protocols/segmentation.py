@@ -39,7 +39,7 @@ class SegmentationProtocol(TaskProtocol):
         cat_max_ratio: a crop of which one class fills more than this is drawn again, up to ten times; 1 turns it off.
         flip_p, photometric: horizontal flip; mmsegmentation's PhotoMetricDistortion.
         test_mode: "whole" image, or "slide" a window of side `crop` by `slide_stride` and average the logits.
-        test_scale: (long, short) side at test time, None for the image's own size. Logits are brought to the image's own
+        test_scale: (long, short) side at test time, None for the image's own size. Logits are brought to its own
             size before classes are read off, so IoU is always over the original pixels.
         align_corners: of every bilinear resizing of maps and logits.
         shrink: shrink lengths for small images.

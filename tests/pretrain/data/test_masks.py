@@ -128,7 +128,9 @@ def test_sets_without_masks_splits_or_folders_are_refused(folders: Callable[...,
         open_masks(folders(entry="classes: [a]"), "two", "train")
     with pytest.raises(InputError, match="3 classes but a palette of 1 colours"):
         open_masks(folders(entry="classes: [a, b, c], palette: [[1, 2, 3]]"), "two", "train")
-    (tmp_path / "catalog.yaml").write_text("x: {format: masks, test: {images: nowhere, masks: masks}, classes: [a, b]}\n")
+    (tmp_path / "catalog.yaml").write_text(
+        "x: {format: masks, test: {images: nowhere, masks: masks}, classes: [a, b]}\n"
+    )
     with pytest.raises(InputError, match=r"data set 'x', split 'test': no folder at .*/nowhere"):
         open_masks(Catalog.load(tmp_path / "catalog.yaml"), "x", "test")
 
