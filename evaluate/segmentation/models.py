@@ -204,7 +204,7 @@ def expected_trunk(segmentor: EncoderDecoder, module: Backbone) -> dict[str, Ten
     if isinstance(segmentor.backbone, Trunk):
         return {f"net.{name}": tensor for name, tensor in module.state_dict().items()}
     assert not segmentor.backbone.deep_stem, "a V1c or V1d stem has no counterpart in the checkpoint"
-    return to_mmseg(dict(module.state_dict()))
+    return {name.removeprefix("backbone."): t for name, t in to_mmseg(module.state_dict())["state_dict"].items()}
 
 
 @torch.no_grad()
