@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One thread a worker: two pytest workers on two cores must not fight over them.
 TEST_WORKERS ?= 2
 
-.PHONY: venv demo test lint bench docs slurm-sandbox clean
+.PHONY: venv demo test lint types bench slurm-sandbox clean
 
 venv: $(STAMP)
 
@@ -26,16 +26,15 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.perf
 
-docs: $(STAMP)
-	$(BIN)/python -m docs.build
-
 slurm-sandbox: $(STAMP)
-	$(BIN)/python -m tests.slurm.sandbox
+	$(BIN)/python tests/slurm/sandbox.py
 
 clean:
 	rm -rf runs site build dist *.egg-info
