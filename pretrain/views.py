@@ -135,12 +135,14 @@ class TwoViewLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        # Before the workers fork: OpenCV's threads do not survive it, and a worker that touches them waits for ever.
+        # Workers are the parallelism here; each has one thread (torch's own limit for workers).
+        cv2.setNumThreads(1)
         loader: DataLoader[Any] = DataLoader(
             self._dataset,
             batch_sampler=[batch.tolist() for batch in self._batches],
             collate_fn=_as_it_is,
             num_workers=self.workers,
-            worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
             # Every draw has its own seed; the loader's base seed must not move the global generator.
             generator=torch.Generator(),
@@ -244,8 +246,3 @@ class _Batches(Dataset[Any]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
