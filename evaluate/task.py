@@ -47,6 +47,12 @@ TASKS: dict[str, TaskEntry] = {
     "svm": TaskEntry("evaluate.svm:run", "evaluate.protocols.svm", "mAP", "linear SVMs on VOC07 classification"),
     "semi": TaskEntry("evaluate.semi:run", "evaluate.protocols.semi", "top1", "fine-tuning with 1 % or 10 % of labels"),
     "finetune": TaskEntry("evaluate.finetune:run", "evaluate.protocols.finetune", "top1", "fine-tuning, all labels"),
+    "detection": TaskEntry(
+        "evaluate.detection.task:run",
+        "evaluate.protocols.detection",
+        "AP",
+        "object detection and instance segmentation with detectron2",
+    ),
     "segmentation": TaskEntry(
         "evaluate.segmentation.task:run",
         "evaluate.protocols.segmentation",

@@ -155,7 +155,7 @@ def order(objects: ObjectSet, seed: int, rank: int, world_size: int) -> Iterator
 def batches(
     objects: ObjectSet, per_rank: int, seed: int, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[list[Draw]]:
-    """Batches of landscapes and batches of portraits, as they fill (detectron2's ASPECT_RATIO_GROUPING), without end."""
+    """Batches of landscapes and of portraits, as they fill (detectron2's ASPECT_RATIO_GROUPING), without end."""
     waiting: tuple[list[Draw], list[Draw]] = ([], [])
     for draw in order(objects, seed, rank, world_size):
         image = objects.images[draw[1]]
