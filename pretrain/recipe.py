@@ -261,7 +261,15 @@ RECIPES: dict[str, Recipe] = {
         CIFAR_RESNET20_E20,
         CIFAR_RESNET20_E20.override({"name": "cifar_resnet20_e10", "epochs": 10}),
         CIFAR_RESNET20_E20.override({"name": "cifar_resnet18_e200", "backbone": "resnet18_cifar", "epochs": 200}),
-        CIFAR_RESNET20_E20.override({"name": "shapes_demo", "views": VIEWS["shapes"].model_dump(), "epochs": 6}),
+        CIFAR_RESNET20_E20.override(
+            {
+                "name": "shapes_demo",
+                "views": VIEWS["shapes"].model_dump(),
+                "train_images": 2000,
+                "global_batch_size": 128,
+                "epochs": 8,
+            }
+        ),
     )
 }
 

@@ -138,6 +138,7 @@ class _Training:
                 world_size=self.ranks.world_size,
                 workers=self.recipe.workers,
                 skip_batches=skip if epoch == first_epoch else 0,
+                views=3 if self.recipe.extra_view else 2,
             )
             began = time.perf_counter()
             for *views, _ in loader:
