@@ -37,6 +37,8 @@ class quiet(warnings.catch_warnings):  # noqa: N801 - used like warnings.catch_w
         warnings.filterwarnings("ignore", "torch.meshgrid: in an upcoming release", UserWarning)
         warnings.filterwarnings("ignore", r"`torch.cuda.amp.autocast\(args...\)` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        # A resized mask that is only read.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         # On import: regular expressions of v0.6 without the r before the quotes, and packages that are to be renamed.
         warnings.filterwarnings("ignore", category=SyntaxWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
