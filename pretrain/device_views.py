@@ -45,11 +45,11 @@ def augment(pixels: Tensor, draws: Sequence[ViewDraw]) -> Tensor:
                 factors = [(draws[i].jitter or ())[operation] for i in rows]
                 at = torch.tensor(rows, device=device)
                 pixels[at] = function(pixels[at], torch.tensor(factors, device=device).view(-1, 1, 1, 1))
-    for applies, function in _AFTER_JITTER:
+    for applies, change in _AFTER_JITTER:
         rows = [i for i, d in enumerate(draws) if applies(d)]
         if rows:
             at = torch.tensor(rows, device=device)
-            pixels[at] = function(pixels[at], [draws[i].blur_sigma for i in rows])
+            pixels[at] = change(pixels[at], [draws[i].blur_sigma for i in rows])
     return pixels
 
 

@@ -139,6 +139,7 @@ class _Training:
                 workers=self.recipe.workers,
                 skip_batches=skip if epoch == first_epoch else 0,
                 views=3 if self.recipe.extra_view else 2,
+                device=self.device,
             )
             began = time.perf_counter()
             for *views, _ in loader:

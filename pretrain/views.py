@@ -135,8 +135,8 @@ class TwoViewLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        # Before the workers fork: OpenCV's threads do not survive it, and a worker that touches them waits for ever.
-        # Workers are the parallelism here; each has one thread (torch's own limit for workers).
+        # Workers are the parallelism. Said before they fork, not in them: a forked worker inherits OpenCV's pool of
+        # threads without the threads, and waits for them for ever.
         cv2.setNumThreads(1)
         loader: DataLoader[Any] = DataLoader(
             self._dataset,

@@ -23,7 +23,7 @@ _SUBPIXEL = 4  # fractional bits of OpenCV's coordinates
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a shape lies: centre (x, y) and radius in pixels, angle in radians. Its area is 2 * radius**2."""
+    """Where a shape lies: centre (x, y) and radius in pixels, angle in radians. Its area is about 2 * radius**2."""
 
     x: float
     y: float

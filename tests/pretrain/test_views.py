@@ -219,6 +219,8 @@ def _epoch(images: ImageSet, spec: ViewsSpec = SMALL, **given: int) -> list[tupl
     return list(two_view_loader(images, spec, **settings))  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # eight workers on two cores
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 8 worker processes:UserWarning")  # on few cores
 def test_views_do_not_depend_on_the_number_of_workers_or_a_resume() -> None:
     images = _shapes()
     reference = _epoch(images)
@@ -313,7 +315,7 @@ def test_more_than_one_in_a_thousand_is_too_many() -> None:
 
 @pytest.mark.timeout(60)
 def test_a_worker_that_dies_ends_the_run() -> None:
-    with pytest.raises(RuntimeError, match="worker.*exited unexpectedly"):
+    with pytest.raises(RuntimeError, match=r"worker.*exited unexpectedly"):
         _epoch(_flawed(40, deadly=20), workers=2)
 
 
@@ -338,7 +340,7 @@ def test_images_of_other_kinds_decode(tmp_path: Path) -> None:
         expected = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
         assert decoded.shape == (9, 7, 3)
         assert np.abs(decoded - expected).max() <= 1, mode
-    with pytest.raises(InputError, match="image nothing does not decode .0 bytes.: it is empty"):
+    with pytest.raises(InputError, match=r"image nothing does not decode .0 bytes.: it is empty"):
         decode_image(b"", "nothing")
 
 

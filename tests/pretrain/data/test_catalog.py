@@ -123,9 +123,9 @@ def test_image_folder_mistakes(tmp_path: Path) -> None:
         _catalog(tmp_path, "m: {format: imagefolder, train: train, val: val}\n").images("m", "val")
     with pytest.raises(InputError, match="says 4 classes, its files have 1"):
         _catalog(tmp_path, "m: {format: imagefolder, train: train, classes: 4}\n").images("m", "train")
-    with pytest.raises(InputError, match="lies in .*train/a itself; expected one folder a class"):
+    with pytest.raises(InputError, match=r"lies in .*train/a itself; expected one folder a class"):
         _catalog(tmp_path, "m: {format: imagefolder, train: train/a}\n").images("m", "train")
-    with pytest.raises(InputError, match="no folder at .*nowhere"):
+    with pytest.raises(InputError, match=r"no folder at .*nowhere"):
         _catalog(tmp_path, "m: {format: imagefolder, train: nowhere}\n").images("m", "train")
     (tmp_path / "train" / "a" / "0.png").write_bytes(b"\x89PNG not really")
     with pytest.raises(InputError, match=r"image .*train/a/0.png does not decode \(15 bytes\)"):

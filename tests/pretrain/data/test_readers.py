@@ -61,14 +61,14 @@ def test_parquet_gives_any_row_of_any_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_parquet_mistakes(tmp_path: Path) -> None:
     _parquet(tmp_path / "a.parquet", [1, 2, 3])
-    with pytest.raises(InputError, match=r"unknown column of .*a.parquet 'img'; available: image, label"):
+    with pytest.raises(InputError, match=r"unknown column of .*a.parquet 'img'.*; available: image, label"):
         _catalog(tmp_path, "p: {format: parquet, train: a.parquet, image_column: img}\n").images("p", "train")
     with pytest.raises(InputError, match="labels run from 1 to 3, expected 0 to 1"):
         _catalog(tmp_path, "p: {format: parquet, train: a.parquet, classes: 2}\n").images("p", "train")
-    with pytest.raises(InputError, match="no file at .*b.parquet"):
+    with pytest.raises(InputError, match=r"no file at .*b.parquet"):
         _catalog(tmp_path, "p: {format: parquet, train: b.parquet}\n").images("p", "train")
     (tmp_path / "c.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(InputError, match="c.parquet is no Parquet file"):
+    with pytest.raises(InputError, match=r"c.parquet is no Parquet file"):
         _catalog(tmp_path, "p: {format: parquet, train: c.parquet}\n").images("p", "train")
 
 
@@ -116,7 +116,7 @@ def test_file_lists(tmp_path: Path) -> None:
     # The 1 % list over a folder without its images: it opens, and reading says which file is missing.
     one = _catalog(tmp_path, text % "imagenet:1percent").images("f", "train")
     assert (len(one), len(one.classes)) == (12_811, 1000)
-    with pytest.raises(InputError, match="no image at .*train/n04235860/n04235860_14959.JPEG"):
+    with pytest.raises(InputError, match=r"no image at .*train/n04235860/n04235860_14959.JPEG"):
         one.decode(0)
 
 
@@ -141,7 +141,7 @@ def test_tar_shards(tmp_path: Path) -> None:
         assert [int(images.decode(row)[0, 0, 0]) for row in (4, 0)] == [11, 0]
     assert images.where(4) == f"{tmp_path}/part-001.tar member x/11"
     _shard(tmp_path / "bad.tar", {"a.png": _png(0)})
-    with pytest.raises(InputError, match="an image without a label; expected a.cls"):
+    with pytest.raises(InputError, match=r"an image without a label; expected a.cls"):
         _catalog(tmp_path, "t: {format: tar, train: bad.tar}\n").images("t", "train")
     _shard(tmp_path / "zipped.tar", {"a.png": _png(0)}, "w:gz")
     with pytest.raises(InputError, match=r"no plain \(uncompressed\) tar file"):
@@ -173,7 +173,7 @@ def test_nothing_is_downloaded_unasked(tmp_path: Path) -> None:
         catalog.images("c", "train")
     assert not (tmp_path / "data").exists()
     (tmp_path / "data").mkdir()
-    with pytest.raises(InputError, match="CIFAR10 cannot be opened in .*data"):
+    with pytest.raises(InputError, match=r"CIFAR10 cannot be opened in .*data"):
         catalog.images("c", "train")
 
 
