@@ -3,7 +3,7 @@
 python -m benchmarks.perf.views [--images FOLDER] [--repeats N]     speed: pipelines take turns on the same images
 python -m benchmarks.perf.views --learning CATALOG [--seeds N]      CIFAR-10 kNN after the same short training with each
 
-Targets (issue "Two views per image"): float32 out 2.5 times PIL v1, uint8 out 3.3 times. The images are drawn (500 x 375
+Targets (issue "Two views per image"): float32 out 2.5 times PIL v1, uint8 out 3.3 times. Images are drawn (500 x 375
 JPEG of quality 90, about 100 kB, as ImageNet's are) unless a folder is given.
 """
 
