@@ -77,8 +77,9 @@ def print_status(campaign: Campaign, *, watch: bool) -> None:
         return survey(campaign.plan, campaign.root, _jobs(campaign))
 
     if not watch:
-        _console().print(_status_table(rows()))
-        print(counts(rows()))
+        found = rows()
+        _console().print(_status_table(found))
+        print(counts(found))
         return
     if not sys.stdout.isatty():
         _watch_plainly(rows)

@@ -54,7 +54,7 @@ def test_a_campaign_from_end_to_end_and_again(commands: Any) -> None:
     )
     told = commands.submit(spec)
     assert "submitted 5 runs in 3 jobs" in told
-    commands.finish()
+    commands.finish(tables=True)
     assert_whole(commands, 8)
     assert commands.starts() == [1] * 5
     table = (commands.root / "campaigns" / "whole" / "tables" / "summary.md").read_text()
@@ -121,14 +121,14 @@ def test_a_node_dies_under_a_run(commands: Any) -> None:
 
 
 def test_the_controller_is_restarted(commands: Any) -> None:
-    spec = commands.spec("name: controller\n" + pretraining(6) + KNN + LAUNCH)
+    spec = commands.spec("name: controller\n" + pretraining(60) + KNN + LAUNCH)
     commands.submit(spec)
     commands.wait_for_steps("pretrain-", 2)
     commands.cluster.stop_process("slurmctld")
     assert "running" in commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
     commands.cluster.start_controller()
     commands.finish()
-    assert_whole(commands, 24)
+    assert_whole(commands, 240)
     assert commands.starts() == [1, 1]
 
 
@@ -209,3 +209,54 @@ def test_more_gpus_than_nodes_have(commands: Any) -> None:
     assert "SLURM refuses the job of pretrain-" in told
     assert "Traceback" not in told
     assert not commands.queued()
+
+
+def test_a_time_limit_is_hit_twice(commands: Any) -> None:
+    # SLURM looks at time limits every half a minute or so: the signal comes 5 to 55 s after a start.
+    launch = "launch: {slurm: {partition: short, timeout_min: 1, signal_delay_s: 55}}\n"
+    spec = commands.spec("name: limit\n" + pretraining(1500) + launch)
+    commands.submit(spec)
+
+    def started(times: int) -> bool:
+        return any(path.joinpath("attempts.jsonl").exists() for path in commands.runs()) and commands.starts() >= [
+            times
+        ]
+
+    commands.cluster.wait(lambda: started(3), "the third start", 150)
+    (run,) = commands.runs()
+    commands.wait_for_steps("pretrain-", steps_of(run)[-1] + 2)
+    steps = steps_of(run)
+    assert steps == list(range(1, len(steps) + 1))
+    job = json.loads((run / "submission.json").read_text())["job_id"]
+    assert job in "".join(commands.queued())  # it is the same job, queued again each time
+    status = commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
+    assert "running" in status
+    assert " 2 " in status
+
+
+def test_a_preempted_run_goes_on(commands: Any) -> None:
+    spec = commands.spec(
+        "name: preempted\n" + pretraining(60) + "launch: {slurm: {partition: cheap, timeout_min: 10}}\n"
+    )
+    commands.submit(spec)
+    commands.wait_for_steps("pretrain-", 3)
+    cores = ["--exclusive", "--nodes=3", "--ntasks-per-node=1", "--partition=dear", "--output=/dev/null"]
+    commands.cluster.ask("sbatch", *cores, "--wrap=sleep 3")
+    commands.cluster.wait(lambda: commands.starts() == [2], "the run to go on", 90)
+    commands.finish()
+    assert_whole(commands, 240)
+
+
+def test_a_site_that_keeps_no_accounts(commands_without_accounts: Any) -> None:
+    commands = commands_without_accounts
+    spec = commands.spec("name: bare\n" + pretraining(40) + KNN + LAUNCH)
+    commands.submit(spec)
+    commands.wait_for_steps("pretrain-", 3)
+    words = (str(spec), "--root", str(commands.root))
+    assert "1 running, 1 pending" in commands.run("campaign", "status", *words).stdout
+    commands.run("campaign", "cancel", *words)
+    commands.finish()
+    assert "1 cancelled, 1 skipped" in commands.run("campaign", "status", *words).stdout
+    assert "submitted 2 runs" in commands.submit(spec)
+    commands.finish()
+    assert_whole(commands, 160)
