@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.long, pytest.mark.xdist_group("slur
 
 # 128 images in batches of 32: 4 steps an epoch.
 SMALL = (
-    "global_batch_size: 32, warmup_epochs: 0, log_every_steps: 1, save_every_steps: 4, "
+    "global_batch_size: 32, train_images: null, warmup_epochs: 0, log_every_steps: 1, save_every_steps: 4, "
     "views.size: 16, projector.hidden: 32, predictor.hidden: 32"
 )
 
@@ -150,7 +150,9 @@ def test_one_evaluation_fails_among_good_ones(commands: Any) -> None:
 
 
 def test_dependants_of_a_failed_run_do_not_stay_pending(commands: Any) -> None:
-    spec = commands.spec("name: broken\n" + pretraining(2, extra=", train_images: 999999") + KNN + LAUNCH)
+    spec = commands.spec(
+        "name: broken\n" + pretraining(2).replace("train_images: null", "train_images: 999") + KNN + LAUNCH
+    )
     commands.submit(spec)
     commands.finish()
     status = commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.campaign import Plan, make_plan
+from benchmarks.spec import load_spec
+from pretrain.data.catalog import Catalog
+from pretrain.errors import InputError
+
+CATALOG = "tiny: {format: shapes, size: 32, train: 64, test: 32, seed: 0}\n"
+SPEC = """\
+name: small
+pretrain:
+  fast: {recipe: shapes_demo, data: tiny, seeds: [0, 1]}
+checkpoints:
+  random: {backbone: cifar_resnet20, init: random}
+evaluate:
+  - {task: knn, data: tiny, seeds: [0, 1]}
+"""
+
+
+def plan_of(folder: Path, text: str) -> Plan:
+    (folder / "catalog.yaml").write_text(CATALOG)
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    return make_plan(load_spec(path), Catalog.load(folder / "catalog.yaml"))
+
+
+def test_a_plan_is_every_checkpoint_by_every_evaluation(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, SPEC)
+    pretraining = [run for run in plan.runs if run.request.kind == "pretrain"]
+    assert [run.request.seed for run in pretraining] == [0, 1]
+    evaluations = [run for run in plan.runs if run.request.kind == "evaluate"]
+    assert [(run.label, run.request.seed) for run in evaluations] == [
+        *(("fast", seed) for _ in pretraining for seed in (0, 1)),
+        ("random", 0),
+        ("random", 1),
+    ]
+    assert [run.needs for run in evaluations[:2]] == [(pretraining[0].run_id,)] * 2
+    draws = [run.request.checkpoint.init_seed for run in evaluations[-2:] if run.request.checkpoint]
+    assert draws == [0, 1]  # one draw of random weights for each evaluation seed
+    assert len({run.run_id for run in plan.runs}) == 8
+
+
+def test_ids_follow_what_goes_in_and_nothing_else(tmp_path: Path) -> None:
+    before = {run.run_id for run in plan_of(tmp_path, SPEC).runs}
+    launched = SPEC + "launch: {cluster: slurm, workers: 3, slurm: {partition: gpu, nodes: 2}}\n"
+    assert {run.run_id for run in plan_of(tmp_path, launched).runs} == before
+    renamed = {run.run_id for run in plan_of(tmp_path, SPEC.replace("fast:", "renamed:")).runs}
+    assert {name for name in before if name.startswith("pretrain")} <= renamed
+    (CATALOG_PATH := tmp_path / "catalog.yaml").write_text(CATALOG.replace("seed: 0", "seed: 1"))
+    other_data = make_plan(load_spec(tmp_path / "spec.yaml"), Catalog.load(CATALOG_PATH))
+    assert not {run.run_id for run in other_data.runs} & before
+    changed = plan_of(
+        tmp_path, SPEC.replace("data: tiny, seeds: [0, 1]}\ncheck", "data: tiny, set: {grid: 1, combine: 1}}\ncheck")
+    )
+    assert not {run.run_id for run in changed.runs if run.label == "fast"} & before
+    # What changes how a pretraining keeps its books, and no number, is the same run.
+    books = plan_of(tmp_path, SPEC.replace("seeds: [0, 1]}\ncheck", "seeds: [0, 1], set: {log_every_steps: 3}}\ncheck"))
+    assert {run.run_id for run in books.runs} == before
+
+
+def test_intermediate_checkpoints_have_evaluations_of_their_own(tmp_path: Path) -> None:
+    text = SPEC.replace("seeds: [0, 1]}\ncheck", "set: {epochs: 5, warmup_epochs: 0}}\ncheck")
+    plan = plan_of(tmp_path, text.replace("data: tiny, seeds: [0, 1]}\n", "data: tiny, every_epochs: 2}\n"))
+    (pretraining,) = [run for run in plan.runs if run.request.kind == "pretrain"]
+    assert pretraining.request.settings["keep_epochs"] == [2, 4]
+    epochs = [run.request.checkpoint.epoch for run in plan.runs if run.label == "fast" and run.request.checkpoint]
+    assert epochs == [2, 4, None]
+
+
+def test_a_glob_makes_one_checkpoint_of_each_file(tmp_path: Path) -> None:
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(name.encode())
+    text = "name: files\ncheckpoints: {theirs: {file: '*.pth'}}\nevaluate: [{task: knn, data: tiny}]\n"
+    before = plan_of(tmp_path, text)
+    assert [run.label for run in before.runs] == ["theirs/a", "theirs/b"]
+    (tmp_path / "b.pth").write_bytes(b"other weights")
+    after = plan_of(tmp_path, text)
+    assert before.runs[0].run_id == after.runs[0].run_id
+    assert before.runs[1].run_id != after.runs[1].run_id
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "told"),
+    [
+        ("evaluate:", "evaluat:", 6, "unknown key 'evaluat'"),
+        ("recipe: shapes_demo", "recipe: shape_demo", 3, "unknown recipe 'shape_demo' (did you mean 'shapes_demo'?)"),
+        ("task: knn", "task: kn", 7, "unknown task 'kn'"),
+        ("task: knn, data: tiny", "task: knn, data: tyni", 7, "unknown data set 'tyni' (did you mean 'tiny'?)"),
+        ("seeds: [0, 1]}\ncheck", "set: {epoch: 3}}\ncheck", 3, "unknown field of Recipe 'epoch'"),
+        ("backbone: cifar_resnet20, init: random", "file: none.pth", 5, "no checkpoint file at"),
+        ("init: random", "init: rando", 5, "init"),
+        ("task: knn, data: tiny", "task: knn, data: tiny, checkpoints: [fats]", 7, "unknown checkpoint 'fats'"),
+        ("name: small", "name: small\nname: twice", 2, "key 'name' stands twice"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, told: str) -> None:
+    assert old in SPEC
+    with pytest.raises(InputError) as raised:
+        plan_of(tmp_path, SPEC.replace(old, new))
+    assert f"spec.yaml:{line}: " in str(raised.value)
+    assert told in str(raised.value)
+    assert str(raised.value).count("spec.yaml:") == 1
