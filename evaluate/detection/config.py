@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode, get_cfg
 
+from evaluate.detection.trunk import MAP
 from evaluate.protocols.detection import DetectionProtocol
 from pretrain.errors import InputError, unknown
 from pretrain.handover import BackboneMetadata
@@ -24,8 +25,8 @@ TRUNKS: dict[str, tuple[int, int, int]] = {
 
 def check_backbone(protocol: DetectionProtocol, metadata: BackboneMetadata, ref: str) -> None:
     """Raises InputError when the checkpoint's backbone is not the protocol's, or no detector can hold it."""
-    if protocol.backbone not in TRUNKS:
-        raise unknown("backbone for detection", protocol.backbone, TRUNKS)
+    if protocol.head != "map" and protocol.backbone not in TRUNKS:
+        raise unknown(f"backbone for a {protocol.head} detector", protocol.backbone, TRUNKS)
     if metadata.backbone != protocol.backbone:
         raise InputError(
             f"{ref} holds a {metadata.backbone}, but protocol '{protocol.name}' trains a {protocol.backbone}; "
@@ -74,6 +75,11 @@ def _set_input(cfg: CfgNode, protocol: DetectionProtocol, metadata: BackboneMeta
 
 def _set_trunk(cfg: CfgNode, protocol: DetectionProtocol, metadata: BackboneMetadata) -> None:
     resnets = cfg.MODEL.RESNETS
+    if protocol.head == "map":
+        cfg.MODEL.BACKBONE.NAME = "build_last_map_backbone"
+        cfg.MODEL.TRUNK = CfgNode({"NAME": protocol.backbone})
+        resnets.NORM = protocol.norm
+        return
     resnets.DEPTH, resnets.NUM_GROUPS, resnets.WIDTH_PER_GROUP = TRUNKS[protocol.backbone]
     resnets.RES2_OUT_CHANNELS = 64 if resnets.DEPTH < 50 else 256
     resnets.STRIDE_IN_1X1 = metadata.stride_in_1x1
@@ -118,9 +124,10 @@ def _set_head(cfg: CfgNode, protocol: DetectionProtocol, num_classes: int) -> No
     if protocol.head == "c4":
         model.ROI_HEADS.NAME = "Res5ROIHeadsExtraNorm" if protocol.extra_norm else "Res5ROIHeadsOfTrunk"
         return
-    model.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+    levels = [MAP] if protocol.head == "map" else ["p2", "p3", "p4", "p5", "p6"]
+    model.RPN.IN_FEATURES = levels
     model.ROI_HEADS.NAME = "StandardROIHeads"
-    model.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    model.ROI_HEADS.IN_FEATURES = levels[:4]
     model.ROI_BOX_HEAD.NAME, model.ROI_BOX_HEAD.NUM_FC = "FastRCNNConvFCHead", 2
     model.ROI_BOX_HEAD.FC_DIM = protocol.box_fc
     model.ROI_MASK_HEAD.NUM_CONV = 4

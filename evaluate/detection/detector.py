@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -9,6 +13,7 @@ from torch import Tensor, nn
 
 from evaluate.checkpoints.export import to_detectron2
 from evaluate.checkpoints.load import LoadedBackbone
+from evaluate.detection.trunk import LastMap
 from pretrain.errors import InputError
 
 TOLERANCE = 1e-5  # of feature maps, relative to their largest value
@@ -30,10 +35,10 @@ def build_detector(cfg: CfgNode, backbone: LoadedBackbone, seed: int) -> nn.Modu
 
 
 @torch.no_grad()
-def load_trunk(detector: nn.Module, backbone: LoadedBackbone) -> None:
+def load_trunk(detector: Any, backbone: LoadedBackbone) -> None:
     """Copy every tensor of the backbone to its place, and show that it is there, bit for bit."""
     tensors = trunk_tensors(detector)
-    given = to_detectron2(backbone.module.state_dict())["model"]
+    given = _given(detector, backbone)
     odd = {
         "without a place in the detector": sorted(given.keys() - tensors.keys()),
         "missing from the checkpoint": sorted(tensors.keys() - given.keys()),
@@ -51,11 +56,15 @@ def load_trunk(detector: nn.Module, backbone: LoadedBackbone) -> None:
             raise InputError(f"{backbone.ref}: '{name}' in the detector is not the checkpoint's")
 
 
-def trunk_tensors(detector: nn.Module) -> dict[str, Tensor]:
+def trunk_tensors(detector: Any) -> dict[str, Tensor]:
     """The trunk's tensors by detectron2's names (`stem.conv1.weight`, `res2.0.conv1.norm.bias`), wherever they lie.
 
-    In a C4 detector res5 is part of the head, and its extra norm layer is no part of the trunk.
+    In a C4 detector res5 is part of the head, and its extra norm layer is no part of the trunk. A backbone of ours
+    (`trunk.LastMap`) keeps its own names.
     """
+    if isinstance(detector.backbone, LastMap):
+        held = detector.backbone.trunk.state_dict(keep_vars=True)
+        return {name: tensor.data for name, tensor in held.items() if not name.endswith("num_batches_tracked")}
     found = {}
     for name, tensor in detector.state_dict(keep_vars=True).items():
         own = name.removeprefix("backbone.").removeprefix("bottom_up.").removeprefix("roi_heads.")
@@ -66,26 +75,43 @@ def trunk_tensors(detector: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def check_maps(detector: nn.Module, backbone: LoadedBackbone) -> None:
+def check_maps(detector: Any, backbone: LoadedBackbone) -> None:
     """Raises InputError unless both turn the same pixels into the same feature maps, stage by stage."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, 64, 96), generator=generator, dtype=torch.uint8)
     pixels_in = backbone.metadata.normalization
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (pixels_in.mean, pixels_in.std))
     wanted = backbone.module.maps((pixels[None].float() / 255 - mean) / std)
-    trunk = getattr(detector.backbone, "bottom_up", detector.backbone)
-    res5 = getattr(trunk, "res5", None) or detector.roi_heads.res5
-    stages = [*(getattr(trunk, name) for name in ("res2", "res3", "res4")), res5]
     training = detector.training
     detector.eval()
-    x = trunk.stem(detector.preprocess_image([{"image": pixels}]).tensor)
-    for number, (stage, ours) in enumerate(zip(stages, wanted, strict=True), start=2):
-        for name, block in stage.named_children():
-            x = block(x) if name != "norm" else x
-        off = float((x.cpu() - ours).abs().max() / ours.abs().max().clamp(min=1e-12))
+    x = detector.preprocess_image([{"image": pixels}]).tensor
+    for number, (theirs, ours) in enumerate(zip(_stages(detector, x), wanted, strict=True), start=1):
+        off = float((theirs.cpu() - ours).abs().max() / ours.abs().max().clamp(min=1e-12))
         if off > TOLERANCE:
             raise InputError(
-                f"{backbone.ref}: the detector's map after res{number} differs from the backbone's by {off:.1e} of its "
+                f"{backbone.ref}: the detector's map of stage {number} differs from the backbone's by {off:.1e} of its "
                 f"largest value, more than {TOLERANCE:.0e}: strides, padding or normalisation are not the checkpoint's"
             )
     detector.train(training)
+
+
+def _given(detector: Any, backbone: LoadedBackbone) -> dict[str, np.ndarray]:
+    tensors = backbone.module.state_dict()
+    if not isinstance(detector.backbone, LastMap):
+        return to_detectron2(tensors)["model"]
+    return {name: tensor.numpy() for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def _stages(detector: Any, x: Tensor) -> Iterator[Tensor]:
+    """What each stage of the trunk makes of (1, 3, H, W), in eval mode."""
+    if isinstance(detector.backbone, LastMap):
+        yield from detector.backbone.trunk.maps(x)
+        return
+    trunk = getattr(detector.backbone, "bottom_up", detector.backbone)
+    res5 = getattr(trunk, "res5", None) or detector.roi_heads.res5
+    x = trunk.stem(x)
+    for stage in (trunk.res2, trunk.res3, trunk.res4, res5):
+        for name, block in stage.named_children():
+            if name != "norm":  # the C4 head's extra layer
+                x = block(x)
+        yield x

@@ -13,7 +13,7 @@ from pretrain.errors import InputError
 
 @functools.cache
 def load() -> None:
-    """Import detectron2 and our head for it, once.
+    """Import detectron2 and what we add to its registries, once.
 
     Raises:
         InputError: there is none that works; how to install it.
@@ -21,7 +21,12 @@ def load() -> None:
     if not usable():
         raise InputError(f"the task 'detection' needs detectron2: {installed()}")
     with quiet():
-        for module in ("detectron2.modeling", "detectron2.solver", "evaluate.detection.heads"):
+        for module in (
+            "detectron2.modeling",
+            "detectron2.solver",
+            "evaluate.detection.heads",
+            "evaluate.detection.trunk",
+        ):
             importlib.import_module(module)
     # Otherwise it says how it initialised each layer, beside what we say of the run.
     for name in ("detectron2", "fvcore"):

@@ -137,7 +137,10 @@ class Training:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         with _draws_of(_SAMPLING, self.images.seed, iteration, self.ranks.rank, self.device):
-            losses: dict[str, Tensor] = self.model(batch)
+            try:
+                losses: dict[str, Tensor] = self.model(batch)
+            except FloatingPointError:  # detectron2's own look at its proposals
+                raise self._diverged("what the detector predicts is no longer finite", iteration + 1) from None
         loss = torch.stack(list(losses.values())).sum()
         loss.backward()
         self.unchecked.append(loss.detach())
@@ -158,10 +161,13 @@ class Training:
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             at = done - len(losses) + 1 + int(bad[0])
-            raise RunFailedError(
-                f"the loss is {losses[bad[0]].item()} at iteration {at} of {self.schedule.max_iter}; a smaller base_lr "
-                "or longer warmup_iters usually help"
-            )
+            raise self._diverged(f"the loss is {losses[bad[0]].item()}", at)
+
+    def _diverged(self, what: str, at: int) -> RunFailedError:
+        end = self.schedule.max_iter
+        return RunFailedError(
+            f"{what} at iteration {at} of {end}; a smaller base_lr or longer warmup_iters usually help"
+        )
 
     def _save_or_stop(self, done: int) -> None:
         end = self.schedule.max_iter

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from evaluate.protocols.base import TaskProtocol, scaled_lr
 
-Head = Literal["c4", "fpn", "retinanet"]
+Head = Literal["c4", "fpn", "retinanet", "map"]
 Norm = Literal["naiveSyncBN", "SyncBN", "BN", "FrozenBN", ""]
 # How precision is averaged over recall: COCO's 101 points, VOC2007's 11, or every point (VOC2010 and later).
 Interpolation = Literal["coco", "voc07", "voc10"]
@@ -47,7 +47,8 @@ class DetectionProtocol(TaskProtocol):
 
     Attributes:
         backbone: name of the backbone that the checkpoint must hold.
-        head: "c4" (Faster/Mask R-CNN on res4, res5 in the head), "fpn" (the same on a feature pyramid), "retinanet".
+        head: "c4" (Faster/Mask R-CNN on res4, res5 in the head), "fpn" (the same on a feature pyramid), "retinanet", or
+            "map" (Faster/Mask R-CNN with an FPN's head on the last map alone, for backbones detectron2 does not know).
         masks: train and measure instance masks too (Mask R-CNN).
         extra_norm: a norm layer after res5 in a C4 head (MoCo, appendix "Object detection").
         norm, fpn_norm: detectron2's name of the norm layer in backbone (and C4 head), and in the pyramid ("" = none).
@@ -63,7 +64,7 @@ class DetectionProtocol(TaskProtocol):
         rpn_topk_train, rpn_topk_test: proposals (before, after) non-maximum suppression; before it, per map.
         rpn_batch, roi_batch: anchors, and proposals, of each image that the loss is taken over.
         roi_resolution, mask_resolution: cells along an edge of what a head takes from the map.
-        box_fc: width of the two fully connected layers of an FPN box head.
+        box_fc: width of the two fully connected layers of a box head, "fpn" and "map" alone.
         score_threshold, nms_threshold, detections_per_image: what is kept at test time.
         precise_bn_iters: batches over which the norm statistics are computed anew after training; 0 leaves them.
         interpolation: which averaging AP, AP50 and AP75 stand for; the other one is stored under its own name.
@@ -116,6 +117,8 @@ class DetectionProtocol(TaskProtocol):
             raise ValueError(f"steps must rise and end before max_iter {self.max_iter}, not {list(self.steps)}")
         if self.masks and self.head == "retinanet":
             raise ValueError("a retinanet has no mask head; set masks to false")
+        if self.head == "map" and self.freeze_at:
+            raise ValueError("freeze_at counts the stages of detectron2's ResNet, which head 'map' does not use")
         if self.extra_norm and self.head != "c4":
             raise ValueError(f"extra_norm is a layer of the c4 head; head is '{self.head}'")
         return self
@@ -257,13 +260,14 @@ def _small(protocol: DetectionProtocol, name: str, backbone: str) -> DetectionPr
     return protocol.model_copy(update={"name": name, "source": source, "backbone": backbone})
 
 
-SMOKE_R18_C4 = DetectionProtocol(
-    name="smoke_r18_c4",
-    source="this project: a CPU trains it on `scenes` in about a minute; no number is comparable with any paper",
-    backbone="resnet18",
-    head="c4",
+_OURS = "this project: a CPU trains it on `scenes` in one or two minutes; no number compares with any paper"
+
+SMOKE_RESNET20 = DetectionProtocol(
+    name="smoke_resnet20",
+    source=_OURS,
+    backbone="cifar_resnet20",
+    head="map",
     masks=False,
-    extra_norm=True,
     norm="naiveSyncBN",
     global_batch_size=4,
     reference_batch_size=4,
@@ -274,29 +278,39 @@ SMOKE_R18_C4 = DetectionProtocol(
     max_size_train=256,
     min_size_test=128,
     max_size_test=256,
-    anchor_sizes=((16.0, 32.0, 64.0),),
-    rpn_topk_train=(400, 100),
-    rpn_topk_test=(400, 50),
+    anchor_sizes=((16.0, 24.0, 32.0, 48.0),),
+    rpn_topk_train=(400, 50),
+    rpn_topk_test=(400, 30),
     rpn_batch=64,
     roi_batch=32,
-    roi_resolution=8,
-    mask_resolution=8,
+    roi_resolution=7,
+    mask_resolution=7,
+    box_fc=256,
     precise_bn_iters=10,
     detections_per_image=20,
 )
-SMOKE_R18_FPN = SMOKE_R18_C4.model_copy(
+SMOKE_R18_C4 = SMOKE_RESNET20.model_copy(
+    update={
+        "name": "smoke_r18_c4",
+        "backbone": "resnet18",
+        "head": "c4",
+        "extra_norm": True,
+        "rpn_topk_train": (200, 50),
+        "rpn_topk_test": (200, 20),
+        "roi_batch": 16,
+        "roi_resolution": 6,
+        "mask_resolution": 6,
+    }
+)
+SMOKE_R18_FPN = SMOKE_RESNET20.model_copy(
     update={
         "name": "smoke_r18_fpn",
+        "backbone": "resnet18",
         "head": "fpn",
         "masks": True,
-        "extra_norm": False,
         "fpn_norm": "naiveSyncBN",
         "anchor_sizes": ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,)),
-        "rpn_topk_train": (200, 100),
-        "rpn_topk_test": (200, 50),
-        "roi_resolution": 7,
         "mask_resolution": 14,
-        "box_fc": 256,
     }
 )
 
@@ -314,6 +328,7 @@ _ALL = (
     _small(COCO_R50_C4_1X, "coco_r34_c4_1x", "resnet34"),
     _small(COCO_R50_FPN_1X, "coco_r18_fpn_1x", "resnet18"),
     _small(COCO_R50_FPN_1X, "coco_r34_fpn_1x", "resnet34"),
+    SMOKE_RESNET20,
     SMOKE_R18_C4,
     SMOKE_R18_FPN,
 )
