@@ -25,15 +25,22 @@ def list_sets(catalog: CatalogOption = None) -> None:
 
 @app.command("check")
 def check_set(
-    name: Annotated[str, typer.Argument(help="A data set of the catalog.")], catalog: CatalogOption = None
+    name: Annotated[str, typer.Argument(help="A data set of the catalog.")],
+    open_images: Annotated[
+        bool, typer.Option("--open", help="Decode every image; the damaged ones are named.")
+    ] = False,
+    catalog: CatalogOption = None,
 ) -> None:
-    """Open a data set, decode its images and say what is in it; damaged images are named.
+    """Count a data set's classes and images, and say what is missing and where people get it (then exit code 1).
 
-    Example: fastmoco data check shapes
+    Example: fastmoco data check shapes --open
     """
     from pretrain.data import check
 
-    print(check.check_set(load_catalog(catalog), name))
+    report = check.check_set(load_catalog(catalog), name, open_images=open_images)
+    print(report)
+    if not report.ok:
+        raise typer.Exit(1)
 
 
 @app.command("make")

@@ -123,7 +123,7 @@ def test_a_stopped_pretraining_says_so_and_goes_on(tmp_path: Path, catalog: Path
     words = ["pretrain", "--recipe", "shapes_demo", "--data", "tiny", *SMALL, "--set", "epochs=40", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [str(FASTMOCO), "--catalog", str(catalog), *words], stderr=subprocess.PIPE, env=environment
+        [str(FASTMOCO), "--catalog", str(catalog), *words], stderr=subprocess.DEVNULL, env=environment
     )
     deadline = time.monotonic() + 60
     while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text()):

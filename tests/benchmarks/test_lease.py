@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,24 +12,31 @@ import pytest
 from benchmarks.lease import LeaseHeldError, holder, lease
 
 
-def _count_alone(directory: str, rounds: int) -> None:
-    """Read, wait, write back: loses counts unless one process at a time does it."""
-    counter = Path(directory) / "counter"
-    for _ in range(rounds):
-        with lease(Path(directory) / "lease", wait_s=60):
-            value = int(counter.read_text())
-            time.sleep(0.002)
-            counter.write_text(str(value + 1))
+# Reads, waits, writes back: loses counts unless one process at a time does it.
+COUNT_ALONE = """
+import sys, time
+from pathlib import Path
+from benchmarks.lease import lease
+counter = Path(sys.argv[1]) / "counter"
+for _ in range(5):
+    with lease(Path(sys.argv[1]) / "lease", wait_s=60):
+        value = int(counter.read_text())
+        time.sleep(0.002)
+        counter.write_text(str(value + 1))
+"""
+DIE = """
+import os, sys
+from pathlib import Path
+from benchmarks.lease import lease
+with lease(Path(sys.argv[1])):
+    os._exit(9)
+"""
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "counter").write_text("0")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_count_alone, args=(str(tmp_path), 5)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    processes = [subprocess.Popen([sys.executable, "-c", COUNT_ALONE, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
     assert (tmp_path / "counter").read_text() == "15"
     assert holder(tmp_path / "lease") is None
 
@@ -44,15 +52,8 @@ def test_a_held_lease_names_its_holder(tmp_path: Path) -> None:
         pass
 
 
-def _die(directory: str) -> None:
-    with lease(Path(directory)):
-        os._exit(9)
-
-
 def test_a_dead_holder_of_this_machine_is_seen_at_once(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_die, args=(str(tmp_path),))
-    process.start()
-    process.join()
+    assert subprocess.run([sys.executable, "-c", DIE, str(tmp_path)], check=False).returncode == 9
     assert holder(tmp_path) is None
     with lease(tmp_path):
         pass
