@@ -81,13 +81,14 @@ def check_tables(campaign: Campaign) -> None:
 
 def print_tables(campaign: Campaign) -> None:
     """Print the spec's tables of what is done, and keep them as Markdown under ROOT/campaigns/NAME/tables."""
-    from results import store, tables
+    from results.store import load
+    from results.tables import render
 
     if not any(is_done(campaign.root, run.run_id) for run in campaign.plan.runs):
         return
-    loaded = store.load([run_dir(campaign.root, run.run_id) for run in campaign.plan.runs])
+    loaded = load([run_dir(campaign.root, run.run_id) for run in campaign.plan.runs])
     for name in campaign.file.spec.tables:
-        text = tables.render(name, loaded, format="md")
+        text = render(name, loaded, format="md")
         write_text(campaign_dir(campaign.root, campaign.plan.name) / "tables" / f"{Path(name).stem}.md", text)
         print(f"\n{text}")
 

@@ -127,6 +127,9 @@ def refusal(script: str) -> str | None:
 
 def words_of(stderr: str) -> str:
     """SLURM's error lines as one sentence, without the command's name in front."""
+    fatal = [line.partition("fatal:")[2].strip() for line in stderr.splitlines() if "fatal:" in line]
+    if fatal:  # what stands above is the way there
+        return fatal[-1]
     lines = [line.partition("error:")[2].strip() or line.strip() for line in stderr.splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(lines))
 

@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.lease import LeaseHeldError, holder, lease
 
-
 # Reads, waits, writes back: loses counts unless one process at a time does it.
 COUNT_ALONE = """
 import sys, time
