@@ -98,7 +98,8 @@ class Training:
         guard = frozen(self.segmentor.backbone) if self.protocol.trunk == "frozen" else nullcontext()
         with guard, quiet():
             start = self._restore()
-            curves = Curves(self.out, resume_step=start) if self.ranks.is_main else None
+            # A point bears the number of steps done: that of the restored step is to be kept.
+            curves = Curves(self.out, resume_step=start + 1 if start else 0) if self.ranks.is_main else None
             try:
                 matrix = self._train(start, curves)
             finally:
