@@ -36,6 +36,8 @@ log = logging.getLogger("fastmoco")
 
 # Time limits a job may reach: a run of weeks on a partition of hours. Each time it goes on where it was.
 _MAX_TIMEOUTS = 1000
+# Sites give minutes between the SIGTERM of a preemption and the SIGKILL.
+_LONGEST_GRACE_S = 1800
 _WATCH_S = float(os.environ.get("FASTMOCO_WATCH_S", "30"))
 
 
@@ -43,7 +45,7 @@ class RunJob:
     """What a SLURM job does: its runs one after the other, each in a worker process. Pickled by submitit.
 
     On SIGUSR2 (time limit near, or a site's preemption) the worker saves, then submitit queues the job again; runs that
-    are done stay done. SIGTERM (`scancel`, preemption) only saves: whether the job comes back is the site's choice.
+    are done stay done. On SIGTERM (`scancel`, preemption) it saves; whether the job comes back is then SLURM's to say.
     """
 
     def __init__(self, run_dirs: list[str]) -> None:
@@ -61,6 +63,8 @@ class RunJob:
                     failed.append(directory.name)
         # submitit's own handler has been called by now: after SIGUSR2 rank 0 is queued again and never comes here.
         if stop.requested:
+            if rank == 0 and stop.signum == signal.SIGTERM:
+                _wait_while_preempted()
             raise SystemExit(0 if rank else 128 + (stop.signum or signal.SIGTERM))
         if failed:
             raise RuntimeError(f"failed: {', '.join(failed)}")
@@ -81,6 +85,17 @@ class RunJob:
         if rank == 0 and code not in (0, HELD) and not was_interrupted(code):
             note_crash(directory, code)
         return code == 0 or stop.requested or was_interrupted(code)
+
+
+def _wait_while_preempted() -> None:
+    """Stay until SLURM takes the job away, if that is what the SIGTERM announced.
+
+    A job that leaves by itself within its grace time counts as failed and is not queued again. One that was cancelled
+    is no longer RUNNING, and leaves at once.
+    """
+    deadline = time.monotonic() + _LONGEST_GRACE_S
+    while slurm.is_running(os.environ["SLURM_JOB_ID"]) and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 class WriteTables:

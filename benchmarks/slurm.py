@@ -134,6 +134,14 @@ def words_of(stderr: str) -> str:
     return "; ".join(dict.fromkeys(lines))
 
 
+def is_running(job_id: str) -> bool:
+    """Whether SLURM counts the job as running, which one that was cancelled no longer is."""
+    try:
+        return _ask(["squeue", "--noheader", "-j", job_id, "-o", "%T"]).strip() == "RUNNING"
+    except InputError:
+        return False
+
+
 def cancel(job_ids: Iterable[str]) -> None:
     """scancel; jobs that have ended already are no error."""
     wanted = sorted(set(job_ids))

@@ -7,8 +7,10 @@ Everything lies in one folder, on ports and sockets of its own: a cluster that i
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -118,6 +120,7 @@ class Sandbox:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
                 **options,  # type: ignore[call-overload]
             )
 
@@ -246,6 +249,11 @@ class Sandbox:
             + f"PartitionName=cheap {everyone} PriorityTier=1 GraceTime=20 PreemptMode=REQUEUE\n"
             + f"PartitionName=dear {everyone} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF\n",
         )
+
+
+def _die_with_parent() -> None:
+    # PR_SET_PDEATHSIG: no daemon outlives a test run that was killed.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _write(path: Path, text: str) -> Path:
