@@ -345,7 +345,12 @@ PROTOCOLS: dict[str, SegmentationProtocol] = {
         ),
         _LINEAR,
         # The lr rises with the shortness of the schedule, a two-hundredth of the probe's.
-        _variant(_LINEAR, "smoke", _SMALL_SOURCE.format("`linear`"), **{**_SMALL, "iterations": 200, "base_lr": 0.05}),
+        _variant(
+            _LINEAR,
+            "smoke",
+            _SMALL_SOURCE.format("`linear`"),
+            **{**_SMALL, "crop": 128, "test_mode": "whole", "iterations": 200, "base_lr": 0.05},
+        ),
         _variant(_VOC_20K, "fcn_small", _SMALL_SOURCE.format("`voc12aug_fcn_20k`"), **{**_SMALL, "iterations": 300}),
     )
 }

@@ -240,26 +240,23 @@ def test_a_batch_that_ranks_cannot_share_is_refused(job: Callable[..., Job], mon
         )
 
 
+# What `fastmoco pretrain --recipe shapes_demo --data shapes` left (8000 images, seed 0), stored in half precision;
+# pretraining that much takes longer than all tests of this folder.
+FAST_MOCO = Path(__file__).parent / "fast_moco_shapes_demo.safetensors"
+
+
 @pytest.mark.long
 def test_smoke_from_a_fast_moco_checkpoint_clearly_beats_the_majority_class(tmp_path: Path):
     from evaluate.checkpoints.load import load_backbone
-    from pretrain.recipe import resolve_recipe
-    from pretrain.train import train
 
     catalog_path = tmp_path / "catalog.yaml"
-    catalog_path.write_text(
-        "shapes32: {format: shapes, size: 64, train: 2048, test: 10, seed: 0}\n"
-        "scenes64: {format: shapes-scenes, size: 64, train: 300, test: 60, seed: 0}\n"
-    )
-    catalog = Catalog.load(catalog_path)
-    recipe = resolve_recipe("shapes_demo", {"epochs": "3"})
+    catalog_path.write_text("scenes_: {format: shapes-scenes, size: 128, train: 300, test: 50, seed: 0}\n")
+    catalog, backbone = Catalog.load(catalog_path), load_backbone(FAST_MOCO)
+    assert (backbone.metadata.method, backbone.metadata.recipe) == ("fast_moco", "shapes_demo")
     device = torch.device("cpu")
-    pretrained = train(recipe, catalog.images("shapes32", "train"), seed=0, out=tmp_path / "pretrain", device=device)
-    this = Job(
-        *(load_backbone(pretrained.backbone_path), catalog, "scenes64", PROTOCOLS["smoke"], 0, device),
-        *(tmp_path / "run", tmp_path / "cache"),
-    )
+    this = Job(backbone, catalog, "scenes_", PROTOCOLS["smoke"], 0, device, tmp_path / "run", tmp_path / "cache")
     rows = values(task.run("segmentation", this))
-    majority = check_masks(open_masks(catalog, "scenes64", "test"), tmp_path / "cache").majority_miou
-    assert majority == pytest.approx(7.8, abs=0.1)
-    assert rows["mIoU"] > 1.25 * majority
+    majority = check_masks(open_masks(catalog, "scenes_", "test"), tmp_path / "cache").majority_miou
+    assert majority == pytest.approx(7.9, abs=0.1)
+    assert rows["mIoU"] > 1.3 * majority
+    assert rows["IoU/background"] > 88  # always saying "background" gives 87
