@@ -6,6 +6,7 @@ which needs the few globals of `allowed`, and nothing else is let in.
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
 from contextlib import AbstractContextManager
@@ -27,7 +28,7 @@ def allowed() -> AbstractContextManager[Any]:
     """
     from mmengine.logging import HistoryBuffer
 
-    numpy = np._core.multiarray
+    numpy = importlib.import_module("numpy._core.multiarray")
     return torch.serialization.safe_globals(
         [
             # A curve of the message hub: two numpy arrays, and the names of its reductions.

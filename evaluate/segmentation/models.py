@@ -6,14 +6,16 @@ Shapes: B batch, D width, K classes, H W size.
 from __future__ import annotations
 
 import copy
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from evaluate.checkpoints.load import LoadedBackbone
-from evaluate.protocols.segmentation import Geometry, SegmentationProtocol
+from evaluate.protocols.segmentation import SegmentationProtocol
 from evaluate.segmentation.dilation import can_dilate, dilate
+from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.library import load, quiet
 from pretrain.backbones import Backbone
 from pretrain.data.masks import IGNORE
@@ -22,6 +24,8 @@ from pretrain.handover import BackboneMetadata, Normalization
 
 if TYPE_CHECKING:
     from mmseg.models.segmentors import EncoderDecoder
+
+log = logging.getLogger("fastmoco")
 
 # Backbones that mmsegmentation's own ResNet classes can express, with what they need besides the protocol's strides.
 _RESNETS: dict[str, dict[str, Any]] = {
@@ -48,6 +52,11 @@ def build(
     from mmseg.registry import MODELS
 
     reference = dilated(backbone.module, protocol)
+    if not can_dilate(reference):
+        log.info(
+            "backbone %s keeps its own strides: those of %s are for torchvision's ResNets",
+            *(backbone.metadata.backbone, protocol.name),
+        )
     with torch.no_grad():
         widths = [out.shape[1] for out in reference.maps(_probe())]
     if len(widths) < (2 if protocol.aux_weight or protocol.head in ("deeplabv3plus", "upernet") else 1):

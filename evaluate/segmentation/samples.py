@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from evaluate.protocols.segmentation import Geometry, SegmentationProtocol
+from evaluate.protocols.segmentation import SegmentationProtocol
+from evaluate.segmentation.geometry import Geometry
 from pretrain.data.masks import IGNORE, MaskSet
 
 # Stream numbers below the run's seed, so that no two kinds of draws share one.

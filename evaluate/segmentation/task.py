@@ -6,8 +6,9 @@ import logging
 
 import numpy as np
 
-from evaluate.protocols.segmentation import Geometry, SegmentationProtocol
+from evaluate.protocols.segmentation import SegmentationProtocol
 from evaluate.segmentation import library, mmengine_files, models, scores
+from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops
 from evaluate.segmentation.training import Training
 from evaluate.task import Job

@@ -154,10 +154,9 @@ def open_masks(catalog: Catalog, name: str, split: str) -> MaskSet:
     if isinstance(entry, MasksEntry):
         return _open_folders(catalog, name, entry, split)
     if isinstance(entry, ScenesEntry):
-        from pretrain.data import scenes
+        from pretrain.data.scenes import CLASSES, default_root, materialise_scenes
 
-        root = scenes.materialise_scenes(entry, scenes.default_root())
-        return _open_voc(root, name, split, (split,), scenes.CLASSES)
+        return _open_voc(materialise_scenes(entry, default_root()), name, split, (split,), CLASSES)
     classes = VOC_CLASSES if entry.classes == "voc" else entry.classes
     return _open_voc(catalog.resolve(entry.root), name, split, getattr(entry, split), classes)
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from evaluate import task
-from evaluate.protocols.segmentation import Geometry
 from evaluate.segmentation import library, mmengine_files, models
+from evaluate.segmentation.geometry import Geometry
 from evaluate.task import Job
 from pretrain.errors import InputError
 

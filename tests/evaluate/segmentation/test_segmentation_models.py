@@ -11,9 +11,10 @@ import torch
 from torchvision.models import resnet50
 
 from evaluate.checkpoints.load import LoadedBackbone, load_backbone
-from evaluate.protocols.segmentation import PROTOCOLS, Geometry
+from evaluate.protocols.segmentation import PROTOCOLS
 from evaluate.segmentation import models
 from evaluate.segmentation.dilation import can_dilate, dilate
+from evaluate.segmentation.geometry import Geometry
 from pretrain import backbones
 from pretrain.errors import InputError
 from pretrain.handover import BackboneMetadata, Normalization, read_backbone, write_backbone

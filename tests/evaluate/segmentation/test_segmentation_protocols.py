@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from evaluate import task
-from evaluate.protocols.segmentation import DEFAULT, PROTOCOLS, Geometry, SegmentationProtocol
+from evaluate.protocols.segmentation import DEFAULT, PROTOCOLS, SegmentationProtocol
 from evaluate.segmentation import library, models
+from evaluate.segmentation.geometry import Geometry
 from pretrain.errors import InputError
 from pretrain.handover import BackboneMetadata
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluate.protocols.segmentation import PROTOCOLS, Geometry
+from evaluate.protocols.segmentation import PROTOCOLS
 from evaluate.segmentation import library
+from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops, positions, training_batches
 from pretrain.data.catalog import Catalog
 from pretrain.data.masks import open_masks
