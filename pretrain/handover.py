@@ -15,7 +15,8 @@ from pretrain.files import write_bytes
 if TYPE_CHECKING:  # reading what a file says of itself needs no torch
     from torch import Tensor
 
-FORMAT = "fastmoco-backbone-1"
+# The one key of the file's header: safetensors orders several at random, and equal weights must be equal files.
+KEY = "fastmoco_backbone"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -63,7 +64,7 @@ def write_backbone(path: Path, tensors: dict[str, Tensor], metadata: BackboneMet
     from safetensors.torch import save
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "fastmoco": metadata.model_dump_json()}
+    header = {KEY: metadata.model_dump_json()}
     write_bytes(path, save(contiguous, metadata=header))
 
 
@@ -87,6 +88,6 @@ def read_metadata(path: Path) -> BackboneMetadata:
             header: dict[str, Any] = stream.metadata() or {}
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file: {error}") from None
-    if header.get("format") != FORMAT:
-        raise InputError(f"{path} is a safetensors file, but not one that fastmoco wrote (no '{FORMAT}' in its header)")
-    return BackboneMetadata.model_validate(json.loads(header["fastmoco"]))
+    if KEY not in header:
+        raise InputError(f"{path} is a safetensors file, but not one that fastmoco wrote (no '{KEY}' in its header)")
+    return BackboneMetadata.model_validate(json.loads(header[KEY]))

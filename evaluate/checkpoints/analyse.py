@@ -22,6 +22,7 @@ from evaluate.checkpoints.states import Encoder, constant, equal_encoders, find_
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
 from pretrain.errors import InputError
 from pretrain.files import sha256_of_file
+from pretrain.handover import KEY as OUR_KEY
 from pretrain.handover import BackboneMetadata
 
 OWN = FORMATS[0]
@@ -314,7 +315,7 @@ def _own_metadata(content: Content) -> BackboneMetadata | None:
     if content.container != "safetensors" or not OWN.tells(Facts("", frozenset(), content.header, (), ())):
         return None
     try:
-        return BackboneMetadata.model_validate(json.loads(content.header["fastmoco"]))
+        return BackboneMetadata.model_validate(json.loads(content.header[OUR_KEY]))
     except (KeyError, ValueError, ValidationError):
         raise InputError(f"{content.path} says it is a backbone file of fastmoco, but its header is damaged") from None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from evaluate.checkpoints.states import Encoder, StateDict
+from pretrain.handover import KEY as OUR_KEY
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "fastmoco",
         "fastmoco's own backbone.safetensors",
-        lambda f: f.header.get("format", "").startswith("fastmoco-backbone"),
+        lambda f: OUR_KEY in f.header,
         "the header of a safetensors file",
         ("",),
         "the file holds one backbone",
@@ -468,7 +469,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "timm",
         "timm",
-        lambda f: f.bare and f.container == "safetensors" and not f.header.get("format", "").startswith("fastmoco")
+        lambda f: f.bare and f.container == "safetensors" and OUR_KEY not in f.header
         and not f.layouts & {"huggingface", "detectron2"} and not _swav(f),
         "flat safetensors file of bare names",
         ("",),

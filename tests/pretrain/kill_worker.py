@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import torch
+from torch.utils.tensorboard import SummaryWriter  # noqa: F401 - imported here so that no life spends seconds on it
 
 from pretrain.data.images import ImageSet
 from pretrain.recipe import Recipe
@@ -21,12 +23,14 @@ from pretrain.train import train
 
 def live(images: ImageSet, recipe: Recipe, out: Path) -> None:
     """One life of the run, in a child process."""
-    torch.set_num_threads(1)
     train(recipe, images, seed=5, out=out, device=torch.device("cpu"))
 
 
 def main(images: ImageSet, recipe: Recipe, out: Path, *, kills: int, signum: int, seed: int) -> None:
     """Kill `kills` lives at random moments, then let one end. Prints how many were killed and where they stood."""
+    # Pools of threads do not survive a fork: neither library may have one here.
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     chance = random.Random(seed)
     killed = {"before": 0, "saving": 0, "between": 0}
     lives = 0

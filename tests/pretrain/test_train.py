@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from pretrain.curves import read_curves
 from pretrain.data.catalog import Catalog
 from pretrain.errors import InputError, RunFailedError
 from pretrain.handover import read_backbone
@@ -13,11 +19,42 @@ from pretrain.train import learning_rates, train
 
 CPU = torch.device("cpu")
 
+SCRIPT = """
+import importlib.util, sys
+from pathlib import Path
+import cv2
+cv2.setNumThreads(1)
+from pretrain.data.catalog import Catalog
+from pretrain.recipe import Recipe
+spec = importlib.util.spec_from_file_location("kill_worker", sys.argv[1])
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+folder = Path(sys.argv[2])
+images = Catalog.load(folder / "catalog.yaml").images("tiny", "train")
+recipe = Recipe.model_validate_json((folder / "recipe.json").read_text())
+worker.main(images, recipe, folder / "killed", kills=int(sys.argv[3]), signum=int(sys.argv[4]), seed=int(sys.argv[5]))
+"""
+
 
 @pytest.fixture
 def tiny(tmp_path):
     (tmp_path / "catalog.yaml").write_text("tiny: {format: shapes, size: 16, train: 40, test: 20, seed: 0}\n")
     return Catalog.load(tmp_path / "catalog.yaml").images("tiny", "train")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("signum", "kills"), [(signal.SIGKILL, 20), (signal.SIGTERM, 4), (signal.SIGUSR2, 4)])
+def test_a_killed_run_ends_in_the_same_bits(small_recipe, tiny, tmp_path, signum, kills):
+    recipe = small_recipe(epochs=10, save_every_steps=2, log_every_steps=1)
+    undisturbed = train(recipe, tiny, seed=5, out=tmp_path / "whole", device=CPU)
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    worker = str(Path(__file__).with_name("kill_worker.py"))
+    command = [sys.executable, "-c", SCRIPT, worker, str(tmp_path), str(kills), str(int(signum)), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert (tmp_path / "killed" / "backbone.safetensors").read_bytes() == undisturbed.backbone_path.read_bytes()
+    steps = [point["step"] for point in read_curves(tmp_path / "killed" / "metrics.jsonl")]
+    assert steps == list(range(1, 101)), done.stdout
 
 
 def test_what_is_handed_on(small_recipe, tiny, tmp_path):
