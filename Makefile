@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One thread a worker: two pytest workers on two cores must not fight over them.
 TEST_WORKERS ?= 2
 
-.PHONY: venv demo test test-slurm lint types bench slurm-sandbox clean
+.PHONY: venv demo test lint types bench slurm-sandbox clean
 
 venv: $(STAMP)
 
@@ -19,11 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/fastmoco campaign run benchmarks/campaigns/demo.yaml --root runs/demo --cluster local
 
+# SLURM's scenarios come after the rest: their time limits are real, and a busy machine would break them.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --ignore=tests/slurm
-
-# Scenarios on a real, throw-away SLURM; needs its Debian packages and root.
-test-slurm: $(STAMP)
 	$(BIN)/python -m pytest tests/slurm
 
 lint: $(STAMP)
