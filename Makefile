@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One thread a worker: two pytest workers on two cores must not fight over them.
 TEST_WORKERS ?= 2
 
-.PHONY: venv demo test lint types bench slurm-sandbox clean
+.PHONY: venv demo test lint types bench docs slurm-sandbox clean
 
 venv: $(STAMP)
 
@@ -34,6 +34,10 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.perf
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict
 
 slurm-sandbox: $(STAMP)
 	$(BIN)/python tests/slurm/sandbox.py
