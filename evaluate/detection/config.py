@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode, get_cfg
 
 from evaluate.detection.trunk import MAP
-from evaluate.protocols.detection import DetectionProtocol
+from evaluate.protocols.detector import DetectionProtocol
 from pretrain.errors import InputError, unknown
 from pretrain.handover import BackboneMetadata
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from evaluate.detection.precision import Found, Truth, average_precisions
 from evaluate.detection.samples import TestImages, segmentation
-from evaluate.protocols.detection import Interpolation
+from evaluate.protocols.detector import Interpolation
 from pretrain.data.objects import ObjectSet
 from pretrain.distributed import Ranks
 from pretrain.progress import progress

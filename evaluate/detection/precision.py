@@ -43,12 +43,12 @@ def average_precisions(
     best = np.zeros(len(order))
     match = np.zeros(len(order), dtype=int)
     images = found.images[order]
-    for rank, index in enumerate(order):
+    for place, index in enumerate(order):
         truth = truths.get(int(found.images[index]))
         if truth is not None and len(truth.boxes):
             overlaps = iou(found.boxes[index], truth.boxes)
-            match[rank] = int(overlaps.argmax())
-            best[rank] = overlaps[match[rank]]
+            match[place] = int(overlaps.argmax())
+            best[place] = overlaps[match[place]]
     results = []
     for threshold in ious:
         taken: set[tuple[int, int]] = set()

@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 from torch.utils.data import DataLoader, Dataset
 
-from evaluate.protocols.detection import DetectionProtocol
+from evaluate.protocols.detector import DetectionProtocol
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet
 from pretrain.errors import InputError
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from evaluate.detection import library
-from evaluate.protocols.detection import DetectionProtocol
+from evaluate.protocols.detector import DetectionProtocol
 from evaluate.task import Job
 from pretrain.curves import Curves
 from pretrain.data.objects import ObjectSet, open_objects

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from evaluate.detection.samples import TrainingImages, loader
-from evaluate.protocols.detection import DetectionProtocol
+from evaluate.protocols.detector import DetectionProtocol
 from pretrain.curves import Curves
 from pretrain.distributed import Ranks, any_rank, barrier, mean_over_ranks
 from pretrain.errors import InputError, RunFailedError

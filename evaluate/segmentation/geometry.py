@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluate.protocols.segmentation import SegmentationProtocol
+from evaluate.protocols.segmentor import SegmentationProtocol
 from pretrain.settings import Settings
 
 

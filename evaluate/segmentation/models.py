@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evaluate.checkpoints.load import LoadedBackbone
-from evaluate.protocols.segmentation import SegmentationProtocol
+from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation.dilation import can_dilate, dilate
 from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.library import load, quiet

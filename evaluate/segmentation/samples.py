@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from evaluate.protocols.segmentation import SegmentationProtocol
+from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation.geometry import Geometry
 from pretrain.data.masks import IGNORE, MaskSet
 

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from evaluate.protocols.segmentation import SegmentationProtocol
+from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation import library, mmengine_files, models, scores
 from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops

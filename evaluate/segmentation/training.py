@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from evaluate.guards import frozen
-from evaluate.protocols.segmentation import SegmentationProtocol
+from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation import mmengine_files, scores
 from evaluate.segmentation.library import quiet
 from evaluate.segmentation.measuring import measure

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from evaluate import task
-from evaluate.protocols.detection import DEFAULT, PROTOCOLS, DetectionProtocol
+from evaluate.protocols.detection import DEFAULT, PROTOCOLS
+from evaluate.protocols.detector import DetectionProtocol
 from pretrain.errors import InputError
 from pretrain.handover import BackboneMetadata, Normalization
 

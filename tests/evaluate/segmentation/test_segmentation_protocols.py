@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from evaluate import task
-from evaluate.protocols.segmentation import DEFAULT, PROTOCOLS, SegmentationProtocol
+from evaluate.protocols.segmentation import DEFAULT, PROTOCOLS
+from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation import library, models
 from evaluate.segmentation.geometry import Geometry
 from pretrain.errors import InputError
