@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
 
+import evaluate.detection
+import evaluate.segmentation.library
 from benchmarks.execute import code_version
 from benchmarks.slurm import is_here, partitions
 from pretrain.errors import InputError
 
 _CORE = ("torch", "torchvision", "numpy", "pydantic", "pandas", "submitit", "simplejpeg", "scikit-learn")
-_SEGMENTATION = ("mmsegmentation", "mmengine", "mmcv-lite")
 
 
 def examine() -> str:
@@ -27,7 +27,7 @@ def examine() -> str:
         ("devices", _devices()),
         ("timm", _version("timm") or "missing: pip install -e '.[timm]' (for timm:MODEL backbones)"),
         ("detectron2", _detectron2()),
-        ("mmseg", _mmseg()),
+        ("mmseg", evaluate.segmentation.library.installed()),
         ("SLURM", _slurm()),
         ("catalog", os.environ.get("FASTMOCO_CATALOG") or "$FASTMOCO_CATALOG is not set: only the generated sets"),
     ]
@@ -51,16 +51,10 @@ def _devices() -> str:
 
 
 def _detectron2() -> str:
-    if importlib.util.find_spec("detectron2") is None:
-        return "missing: pip install -e '.[detection]' and python -m evaluate.detection.install (for detection)"
-    return _version("detectron2") or _version("pb1-detectron2") or "present"
-
-
-def _mmseg() -> str:
-    missing = [name for name in _SEGMENTATION if _version(name) is None]
-    if missing:
-        return f"missing {', '.join(missing)}: pip install -e '.[segmentation]' (for segmentation)"
-    return ", ".join(f"{name} {_version(name)}" for name in _SEGMENTATION)
+    here = evaluate.detection.installed()
+    if here == evaluate.detection.PURE_VERSION:
+        return f"{here} (by fastmoco's installer; RoIAlign and NMS are torchvision's)"
+    return here
 
 
 def _slurm() -> str:

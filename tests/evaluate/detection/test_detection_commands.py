@@ -1,0 +1,173 @@
+"""Wrong data and wrong checkpoints end with exit code 2 and one sentence that names file and line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import doctor
+from benchmarks.cli import main
+
+XML = """<annotation>
+  <size><width>40</width><height>30</height><depth>3</depth></size>
+  <object>
+    <name>{name}</name>
+    <bndbox><xmin>5</xmin><ymin>5</ymin><xmax>{right}</xmax><ymax>20</ymax></bndbox>
+  </object>
+</annotation>
+"""
+# One item a line, so that lines can be told.
+JSON = """{{"images": [
+{images}
+],
+"categories": [
+{{"id": 1, "name": "cat"}}
+],
+"annotations": [
+{{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 10, 10]}},
+{{"id": 2, "image_id": 1, "category_id": {category}, "bbox": [5, 5, {width}, 10]}}
+]}}
+"""
+IMAGE = '{"id": 1, "file_name": "a.jpg", "width": 40, "height": 30}'
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    """A catalog with a VOC tree `voc` and a COCO file `coco` that are right; the tests put mistakes in."""
+    pixels = Image.fromarray(np.zeros((30, 40, 3), dtype=np.uint8))
+    for folder in ("tree/Annotations", "tree/JPEGImages", "tree/ImageSets/Main", "images"):
+        (tmp_path / folder).mkdir(parents=True)
+    pixels.save(tmp_path / "tree/JPEGImages/a.jpg")
+    pixels.save(tmp_path / "images/a.jpg")
+    (tmp_path / "tree/ImageSets/Main/train.txt").write_text("a\n")
+    (tmp_path / "tree/Annotations/a.xml").write_text(XML.format(name="cat", right=30))
+    (tmp_path / "a.json").write_text(JSON.format(images=IMAGE, category=1, width=10))
+    path = tmp_path / "catalog.yaml"
+    path.write_text(
+        "voc: {format: voc, root: ., train: [tree/train], test: [tree/train], classes: [cat]}\n"
+        "coco: {format: coco, train: {images: images, json: a.json}, test: {images: images, json: a.json}}\n"
+    )
+    return path
+
+
+def evaluate(catalog: Path, data: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    """The exit code of `fastmoco evaluate detection`."""
+    given = {"--checkpoint": "random:cifar_resnet20", "--protocol": "smoke_resnet20", "--device": "cpu"}
+    given |= dict(zip(options[::2], options[1::2], strict=True))
+    arguments = [part for option in given.items() for part in option]
+    out = ["--out", str(catalog.parent / "out")]
+    monkeypatch.setattr(
+        sys, "argv", ["fastmoco", "--catalog", str(catalog), "evaluate", "detection", "--data", data, *arguments, *out]
+    )
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error that the command left with, and no traceback."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("fastmoco: ", "Traceback"))]
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix("fastmoco: ")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "line", "sentence"),
+    [
+        ({"name": "cat", "right": 60}, 5, "lies outside the image of 40 x 30 pixels"),
+        ({"name": "cow", "right": 30}, 4, "unknown class of data set 'voc' 'cow'; available: cat"),
+    ],
+)
+def test_wrong_xml(
+    catalog: Path,
+    mistake: dict[str, object],
+    line: int,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = catalog.parent / "tree" / "Annotations" / "a.xml"
+    path.write_text(XML.format(**mistake))
+    assert evaluate(catalog, "voc", monkeypatch) == 2
+    told = said(capsys)
+    assert told.startswith(f"{path}:{line}: ")
+    assert sentence in told
+
+
+@pytest.mark.parametrize(
+    ("mistake", "line", "sentence"),
+    [
+        ({"category": 7}, 9, "category_id 7 is none of the file's 1 categories"),
+        ({"width": 60}, 9, "lies outside the image of 40 x 30 pixels"),
+        ({"images": ""}, 1, "the list of images is empty"),
+    ],
+)
+def test_wrong_json(
+    catalog: Path,
+    mistake: dict[str, object],
+    line: int,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = catalog.parent / "a.json"
+    path.write_text(JSON.format(**{"images": IMAGE, "category": 1, "width": 10, **mistake}))
+    if "images" not in mistake:
+        json.loads(path.read_text())
+    assert evaluate(catalog, "coco", monkeypatch) == 2
+    told = said(capsys)
+    assert told.startswith(f"{path}:{line}: ")
+    assert sentence in told
+
+
+def test_an_empty_list_of_images(
+    catalog: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = catalog.parent / "tree" / "ImageSets" / "Main" / "train.txt"
+    path.write_text("\n")
+    assert evaluate(catalog, "voc", monkeypatch) == 2
+    assert said(capsys) == f"{path}:1: the list names no image"
+
+
+def test_a_checkpoint_of_another_architecture(
+    catalog: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(catalog, "voc", monkeypatch, "--protocol", "smoke_r18_c4") == 2
+    assert "random:cifar_resnet20 holds a cifar_resnet20, but protocol 'smoke_r18_c4' trains a resnet18" in said(capsys)
+
+
+def test_masks_that_are_not_there(
+    catalog: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(catalog, "voc", monkeypatch, "--set", "masks=true") == 2
+    assert "trains masks, but data set 'voc', split 'train', has objects without" in said(capsys)
+
+
+def test_another_batch_is_told_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    from evaluate.detection.task import _say
+    from evaluate.protocols.detection import PROTOCOLS
+
+    with caplog.at_level(logging.INFO, "fastmoco"):
+        _say(PROTOCOLS["voc0712_r50_c4_24k"].override({"global_batch_size": 4}), 16551)
+    assert caplog.messages == [
+        "batch 4 instead of 16: lr 0.005 instead of 0.02, 96000 iterations instead of 24000 (linear rule)",
+        "96000 iterations of 4 images: 23.2 epochs",
+        "the source of 'voc0712_r50_c4_24k' averages 5 trials: run as many seeds",
+    ]
+
+
+def test_doctor_says_which_detectron2_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def line() -> str:
+        return next(line for line in doctor.examine().splitlines() if line.startswith("detectron2"))
+
+    monkeypatch.setattr("evaluate.detection.installed", lambda: "0.6+pure")
+    assert line().endswith("0.6+pure (by fastmoco's installer; RoIAlign and NMS are torchvision's)")
+    monkeypatch.setattr("evaluate.detection.installed", lambda: "0.6 compiled")
+    assert line().endswith("0.6 compiled")
