@@ -113,6 +113,28 @@ def test_a_run_leaves_rows_matrix_pictures_curves_and_a_segmentor(job: Callable[
     assert events.Tags()["images"] == ["predictions"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("ade20k_upernet_160k", marks=pytest.mark.long),
+        "voc12aug_deeplabv3plus_20k",
+        "cityscapes_deeplabv3plus_40k",  # slides its window
+        "voc12aug_fcn_30k",
+        "linear",
+    ],
+)
+def test_every_head_builds_trains_and_measures(job: Callable[..., Job], name: str):
+    """A step on a ResNet-18, with whichever operators mmcv has: mmcv-lite has none of its own."""
+    short = {"iterations": 1, "warmup_iterations": 0, "evaluate_every": 0, "global_batch_size": 2, "pictures": 0}
+    this = job(name, ref="random:resnet18", **short)
+    rows = values(task.run("segmentation", this))
+    assert {"mIoU", "mAcc", "aAcc"} < rows.keys()
+    assert all(0 <= value <= 100 for value in rows.values())
+    tensors = torch.load(this.out / "segmentor.pth", weights_only=True)["state_dict"]
+    moved = not torch.equal(tensors["backbone.layer1.0.conv1.weight"], this.backbone.module.layer1[0].conv1.weight)
+    assert moved == (this.protocol.trunk == "finetune")
+
+
 def test_fine_tuning_learns_the_tiny_set(job: Callable[..., Job]):
     rows = values(task.run("segmentation", job("fcn_small", iterations=40, base_lr=0.1, pictures=0)))
     assert rows["aAcc"] > 90
