@@ -87,6 +87,8 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
 
 def describe_run(request: Request) -> Run:
     """What `run.json` says: all of the request, with the versions of code and packages and where it runs."""
+    from pretrain.distributed import ranks_from_environment
+
     reference = request.checkpoint
     return Run(
         run_id=request.run_id,
@@ -104,6 +106,7 @@ def describe_run(request: Request) -> Run:
         code_version=code_version(),
         packages=package_versions(),
         command=sys.argv,
+        world_size=ranks_from_environment().world_size,
         host=socket.gethostname(),
         started=_now(),
     )

@@ -25,10 +25,12 @@ class Job:
     lane: int | None = None
     job_id: str = ""
 
-    @property
-    def name(self) -> str:
-        """The job's name in the queue, by which its runs are found again: `fastmoco:HASH+HASH...`."""
-        return JOB_PREFIX + "+".join(run.request.short() for run in self.runs)
+    def name(self, tag: str) -> str:
+        """The job's name in the queue, by which its runs are found again: `fastmoco:TAG:HASH+HASH...`.
+
+        A run's hash says what it computes, not where to: `tag`, that of the root, tells two roots of one spec apart.
+        """
+        return f"{JOB_PREFIX}{tag}:" + "+".join(run.request.short() for run in self.runs)
 
 
 JOB_PREFIX = "fastmoco:"
@@ -41,11 +43,11 @@ def group(runs: Iterable[PlannedRun], launch: Launch) -> list[Job]:
     a job, up to `pack` of them.
     """
     jobs: list[Job] = []
-    taking: dict[tuple[tuple[str, ...], str], Job] = {}
+    taking: dict[tuple[str, tuple[str, ...], str], Job] = {}
     for run in runs:
         resources = resources_of(launch, run.request.task, run.resources)
         pack = 1 if run.request.kind == "pretrain" else run.pack or launch.pack
-        key = (run.needs, resources.model_dump_json())
+        key = (run.request.kind, run.needs, resources.model_dump_json())
         job = taking.get(key)
         if job is not None and len(job.runs) < pack:
             job.runs.append(run)
@@ -58,6 +60,7 @@ def group(runs: Iterable[PlannedRun], launch: Launch) -> list[Job]:
     return jobs
 
 
-def run_hashes(job_name: str) -> list[str]:
-    """The ends of the run ids that a job's name carries; none for a job that is not ours."""
-    return job_name.removeprefix(JOB_PREFIX).split("+") if job_name.startswith(JOB_PREFIX) else []
+def run_hashes(job_name: str, tag: str) -> list[str]:
+    """The ends of the run ids that a job's name carries; none for a job of another root, or of something else."""
+    prefix = f"{JOB_PREFIX}{tag}:"
+    return job_name.removeprefix(prefix).split("+") if job_name.startswith(prefix) else []

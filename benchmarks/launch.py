@@ -22,7 +22,7 @@ from benchmarks.campaign import PlannedRun
 from benchmarks.jobs import JOB_PREFIX, Job, group
 from benchmarks.lease import LeaseHeldError, lease
 from benchmarks.process import HELD, LOG, clear_failure, note_crash, start_worker, was_interrupted
-from benchmarks.rundir import campaign_dir, is_done, prepare, run_dir
+from benchmarks.rundir import campaign_dir, clear_cancelled, is_cancelled, is_done, prepare, root_tag, run_dir
 from benchmarks.sites import resources_of
 from benchmarks.spec import Resources
 from benchmarks.status import counts, survey
@@ -39,6 +39,8 @@ _MAX_TIMEOUTS = 1000
 # Sites give minutes between the SIGTERM of a preemption and the SIGKILL.
 _LONGEST_GRACE_S = 1800
 _WATCH_S = float(os.environ.get("FASTMOCO_WATCH_S", "30"))
+# States of a run that nobody works on and no job stands for, though it is not done.
+_STOPPED = {"interrupted", "cancelled", "waiting", "new"}
 
 
 class RunJob:
@@ -125,10 +127,12 @@ def submit_campaign(campaign: Campaign, *, watch: bool) -> None:
         rows = survey(campaign.plan, campaign.root, jobs)
         log.info("%s", counts(rows))
         failed = {row.run.run_id for row in rows if row.state == "failed"}
-        if not any(row.state in ("running", "pending", "interrupted", "cancelled", "waiting", "new") for row in rows):
+        by_hand = {run.run_id for run in campaign.plan.runs if is_cancelled(run_dir(campaign.root, run.run_id))}
+        states = {row.state for row in rows if row.run.run_id not in by_hand}
+        if not states & {"running", "pending", *_STOPPED}:
             return
-        if any(row.state in ("interrupted", "cancelled", "waiting", "new") for row in rows):
-            submit_missing(campaign, leave_out=failed - (failed_before - retried))
+        if states & _STOPPED:
+            submit_missing(campaign, leave_out=by_hand | failed - (failed_before - retried))
         time.sleep(_WATCH_S)
 
 
@@ -140,7 +144,7 @@ def submit_missing(campaign: Campaign, *, leave_out: set[str]) -> set[str]:
     """
     root = campaign.root
     with _submitting(root):
-        queued = slurm.queued_runs()
+        queued = slurm.queued_runs(root)
         missing: list[PlannedRun] = []
         out = set(leave_out)
         for run in campaign.plan.runs:
@@ -158,6 +162,7 @@ def submit_missing(campaign: Campaign, *, leave_out: set[str]) -> set[str]:
         _ask_whether_they_fit(campaign, jobs)
         for run in missing:
             clear_failure(run_dir(root, run.run_id))
+            clear_cancelled(run_dir(root, run.run_id))
         _submit(campaign, jobs, queued)
         log.info("submitted %d runs in %d jobs", len(missing), len(jobs))
     return {run.run_id for run in missing}
@@ -165,7 +170,7 @@ def submit_missing(campaign: Campaign, *, leave_out: set[str]) -> set[str]:
 
 def cancel_jobs(campaign: Campaign, runs: list[PlannedRun]) -> Iterator[str]:
     """Cancel the jobs of the runs, and say which. A job that several runs share ends for all of them."""
-    queued = slurm.queued_runs()
+    queued = slurm.queued_runs(campaign.root)
     ids = {queued[run.request.short()] for run in runs if run.request.short() in queued}
     slurm.cancel(ids)
     for run in runs:
@@ -213,12 +218,13 @@ def _executor(campaign: Campaign, resources: Resources, name: str, dependency: s
 def _ask_whether_they_fit(campaign: Campaign, jobs: list[Job]) -> None:
     """Let SLURM judge each kind of job before the first is submitted. Raises InputError in its words."""
     asked = set()
+    tag = root_tag(campaign.root)
     for job in jobs:
         key = job.resources.model_dump_json()
         if key in asked:
             continue
         asked.add(key)
-        executor = _executor(campaign, job.resources, job.name, None)
+        executor = _executor(campaign, job.resources, job.name(tag), None)
         script = executor._make_submission_file_text("true", "test")
         refused = slurm.refusal(script)
         if refused is not None:
@@ -229,15 +235,16 @@ def _submit(campaign: Campaign, jobs: list[Job], queued: dict[str, str]) -> None
     job_of_run = {
         run.run_id: queued[run.request.short()] for run in campaign.plan.runs if run.request.short() in queued
     }
+    tag = root_tag(campaign.root)
     submitted: list[str] = []
     try:
-        lanes: dict[int, str] = dict(enumerate(dict.fromkeys(queued.values()))) if campaign.launch.max_running else {}
+        lanes = _lanes_in_use(campaign, job_of_run) if campaign.launch.max_running else {}
         for job in jobs:
             after = [f"afterok:{job_of_run[need]}" for need in job.needs if need in job_of_run]
             if job.lane is not None and job.lane in lanes and f"afterok:{lanes[job.lane]}" not in after:
                 after.append(f"afterany:{lanes[job.lane]}")
             directories = [str(run_dir(campaign.root, run.run_id)) for run in job.runs]
-            executor = _executor(campaign, job.resources, job.name, ",".join(after) or None)
+            executor = _executor(campaign, job.resources, job.name(tag), ",".join(after) or None)
             job.job_id = executor.submit(RunJob(directories)).job_id
             submitted.append(job.job_id)
             if job.lane is not None:
@@ -246,7 +253,8 @@ def _submit(campaign: Campaign, jobs: list[Job], queued: dict[str, str]) -> None
                 job_of_run[run.run_id] = job.job_id
                 record = {
                     "job_id": job.job_id,
-                    "job_name": job.name,
+                    "job_name": job.name(tag),
+                    "lane": job.lane,
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
                 slurm.write_submission(run_dir(campaign.root, run.run_id), record)
@@ -256,6 +264,16 @@ def _submit(campaign: Campaign, jobs: list[Job], queued: dict[str, str]) -> None
         raise InputError(
             f"SLURM refuses a job, and those submitted before it are cancelled: {_last_words(error)}"
         ) from None
+
+
+def _lanes_in_use(campaign: Campaign, job_of_run: dict[str, str]) -> dict[int, str]:
+    """Lane -> the last job in it, of those that are queued: what comes next in the lane waits for that one."""
+    last: dict[int, str] = {}
+    for run_id, job_id in job_of_run.items():
+        lane = (slurm.read_submission(run_dir(campaign.root, run_id)) or {}).get("lane")
+        if lane is not None and int(job_id) > int(last.get(lane, "0")):
+            last[lane] = job_id
+    return last
 
 
 def _submit_tables(campaign: Campaign, after: list[str]) -> str:

@@ -26,7 +26,7 @@ from benchmarks.process import (
     start_worker,
     was_interrupted,
 )
-from benchmarks.rundir import is_done, prepare, run_dir
+from benchmarks.rundir import clear_cancelled, is_cancelled, is_done, prepare, run_dir
 from pretrain.errors import Interrupted
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "skipped", "interrupted"]
@@ -76,6 +76,7 @@ class LocalLauncher:
                 self._set(run, "done" if is_done(self.root, run.run_id) else "waiting")
                 if not is_done(self.root, run.run_id) and holder(run_dir(self.root, run.run_id) / "lease") is None:
                     clear_failure(run_dir(self.root, run.run_id))
+                    clear_cancelled(run_dir(self.root, run.run_id))
             while not signals and self._step(slots):
                 self.tick()
                 time.sleep(POLL_S)
@@ -94,8 +95,10 @@ class LocalLauncher:
                 self._look_elsewhere(run)
             elif state == "waiting":
                 needs = {self.states[need] for need in run.needs}
-                if needs & {"failed", "skipped"}:
+                if needs & {"failed", "skipped", "interrupted"}:
                     self._set(run, "skipped")
+                elif is_cancelled(run_dir(self.root, run.run_id)):
+                    self._set(run, "interrupted")
                 elif needs <= {"done"} and free:
                     self._start(run, free)
         return any(state in ("running", "elsewhere", "waiting") for state in self.states.values())

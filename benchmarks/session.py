@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import show
 from benchmarks.campaign import Plan, PlannedRun, check_backbones, make_plan
 from benchmarks.lease import holder
-from benchmarks.rundir import campaign_dir, is_done, run_dir
+from benchmarks.rundir import campaign_dir, is_done, note_cancelled, run_dir
 from benchmarks.spec import Launch, SpecFile, load_spec
 from benchmarks.status import survey
 from pretrain.data.catalog import Catalog
@@ -118,6 +118,9 @@ def select_for_retry(campaign: Campaign, names: list[str]) -> Campaign:
 def cancel_runs(campaign: Campaign, names: list[str]) -> Iterator[str]:
     """Stop the runs (all when none is named), and say of each what was done."""
     runs = [campaign.plan.run(name) for name in names] or list(campaign.plan.runs)
+    for run in runs:  # before anything stops, so that one who watches does not queue it again meanwhile
+        if not is_done(campaign.root, run.run_id):
+            note_cancelled(campaign.root, run.run_id)
     stopped = list(_cancel_local(campaign.root, runs))
     yield from stopped
     if _has_submissions(campaign, runs):

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.campaign import Plan
 from benchmarks.jobs import JOB_PREFIX, run_hashes
-from benchmarks.rundir import run_dir
+from benchmarks.rundir import root_tag, run_dir
 from benchmarks.status import JobState
 from pretrain.errors import InputError
 from pretrain.files import write_json
@@ -38,14 +38,14 @@ def is_here() -> bool:
 
 
 def queue() -> dict[str, QueuedJob]:
-    """Our jobs that squeue knows, by job id; the newest state of each.
+    """The suite's jobs that squeue knows, by job id, whoever submitted them: a root may be shared by colleagues.
 
     Raises:
         InputError: the controller does not answer, in SLURM's words.
     """
     fields = "JobID:40,State:24,RestartCnt:12,Reason:64,Name:600"
     jobs = {}
-    for line in _ask(["squeue", "--me", "--noheader", "--array", "-O", fields]).splitlines():
+    for line in _ask(["squeue", "--noheader", "--array", "-O", fields]).splitlines():
         job_id, state, restarts, reason, name = (
             line[a:b].strip() for a, b in ((0, 40), (40, 64), (64, 76), (76, 140), (140, 740))
         )
@@ -98,9 +98,10 @@ def job_states(plan: Plan, root: Path) -> dict[str, JobState]:
     return states
 
 
-def queued_runs() -> dict[str, str]:
-    """End of run id -> job id, for every run that a queued or running job of ours carries in its name."""
-    return {short: job.job_id for job in queue().values() for short in run_hashes(job.name)}
+def queued_runs(root: Path) -> dict[str, str]:
+    """End of run id -> job id, for every run of this root that a queued or running job carries in its name."""
+    tag = root_tag(root)
+    return {short: job.job_id for job in queue().values() for short in run_hashes(job.name, tag)}
 
 
 def read_submission(directory: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from benchmarks.campaign import Plan, PlannedRun
 from benchmarks.execute import attempts
 from benchmarks.lease import holder
 from benchmarks.process import read_failure
-from benchmarks.rundir import run_dir
+from benchmarks.rundir import is_cancelled, run_dir
 from evaluate.task import TASKS
 from pretrain.errors import InputError
 from results.row import Metric, Result, read_result
@@ -86,6 +86,8 @@ def _status(run: PlannedRun, directory: Path, job: JobState | None, needs: list[
             return told("skipped", f"needs {broken[0].run.run_id}, which is {broken[0].state}")
         state = "running" if job.state == "RUNNING" else "pending"
         return told(state, f"job {job.job_id}, {job.reason or job.state.lower()}")
+    if is_cancelled(directory):
+        return told("cancelled", f"by hand; {_progress(run, directory) if begun else 'not begun'}")
     failure = read_failure(directory)
     if failure is not None:
         return told("failed", failure["error"])

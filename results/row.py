@@ -92,6 +92,7 @@ class Run(_Record):
         run_id: readable slug plus hash of all that went in.
         kind: "pretrain" or "evaluate".
         task: "pretrain" or one of the task names.
+        world_size: how many processes shared the work, each on a device of its own where there are devices.
         wall_s, peak_mem_bytes, device, host, started, ended: filled in when the run has ended (ISO 8601, UTC).
     """
 
@@ -107,6 +108,7 @@ class Run(_Record):
     code_version: str | None = None
     packages: dict[str, str] = {}
     command: list[str] = []
+    world_size: int = Field(default=1, ge=1)
     device: str | None = None
     host: str | None = None
     started: str | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.cli.options import CatalogOption, RootOption, load_catalog
-from pretrain.errors import InputError, RunFailedError
+from pretrain.errors import RunFailedError
 
 app = typer.Typer(
     help="Run a campaign: a YAML spec of what to pretrain, which checkpoints to measure, and how.",
@@ -178,4 +178,4 @@ def _leave_unless_all_done(states: dict[str, int] | None) -> None:
         skipped = f", {states['skipped']} that need them were skipped" if states.get("skipped") else ""
         raise RunFailedError(f"{states['failed']} of {sum(states.values())} runs failed{skipped}")
     if states and states.get("interrupted"):
-        raise InputError(f"{states['interrupted']} runs were stopped from outside; run the campaign again to go on")
+        raise RunFailedError(f"{states['interrupted']} runs were stopped from outside; run the campaign again to go on")

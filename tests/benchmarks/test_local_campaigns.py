@@ -109,3 +109,39 @@ def test_a_stopped_campaign_saves_and_goes_on(tmp_path: Path) -> None:
     campaign.do("run")
     (curve,) = campaign.root.glob("runs/pretrain-*/metrics.jsonl")
     assert [json.loads(line)["step"] for line in curve.read_text().splitlines()] == list(range(1, 241))
+
+
+@pytest.mark.long
+def test_a_run_cancelled_by_somebody_else_ends_the_campaign_without_what_needs_it(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, whole(60))
+    process = campaign.start("run")
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in campaign.root.glob("runs/pretrain-*/metrics.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "asked process" in campaign.do("cancel", "pretrain-")
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1, told
+    assert "1 runs were stopped from outside" in told
+    assert "1 done, 1 cancelled, 1 skipped" in campaign.do("status")
+    assert "3 done" in campaign.do("run")
+    assert campaign.starts()["pretrain"] == 2
+
+
+@pytest.mark.long
+def test_two_ranks_of_torchrun_pretrain_together(tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text("tiny: {format: shapes, size: 32, train: 128, test: 64, seed: 0}\n")
+    changes = "epochs=2 warmup_epochs=0 global_batch_size=32 train_images=null log_every_steps=1 views.size=16"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command += [FASTMOCO, "--catalog", str(tmp_path / "catalog.yaml"), "pretrain", "--recipe", "shapes_demo"]
+    command += ["--data", "tiny", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for change in [*changes.split(), "projector.hidden=32", "predictor.hidden=32"]:
+        command += ["--set", change]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # 128 images, 32 a step over both ranks: 4 steps an epoch, each written once.
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 9))
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["world_size"] == 2

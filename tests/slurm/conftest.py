@@ -48,6 +48,7 @@ class Commands:
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [str(Path(sys.executable).with_name("fastmoco")), "--catalog", str(self.folder / "catalog.yaml")]
         environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1", "FASTMOCO_LEASE_STALE_S": "20"}
+        environment["FASTMOCO_WATCH_S"] = "2"
         return subprocess.Popen(
             [*command, *words],
             cwd=PROJECT,

