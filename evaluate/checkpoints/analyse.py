@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, expected, match_resnet, match_vit
 from evaluate.checkpoints.containers import Content, open_checkpoint
-from evaluate.checkpoints.formats import FORMATS, Facts, Format, matching
+from evaluate.checkpoints.formats import OWN, Facts, Format, matching
 from evaluate.checkpoints.normalizations import InputSpec, choose, read_neighbour
 from evaluate.checkpoints.states import Encoder, constant, equal_encoders, find_encoders, find_states
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
@@ -25,7 +25,6 @@ from pretrain.files import sha256_of_file
 from pretrain.handover import KEY as OUR_KEY
 from pretrain.handover import BackboneMetadata
 
-OWN = FORMATS[0]
 # torch's BatchNorm2d adds this to the variance: with it, variance 1 - eps makes a folded affine layer exact.
 BN_EPS = 1e-5
 

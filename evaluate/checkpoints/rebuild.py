@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from evaluate.checkpoints.inert import Global, Record
+from evaluate.checkpoints.pickle_stack import FLOOR_BYTES, TIMES_FILE_SIZE
 from evaluate.checkpoints.tensors import NUMPY_TYPES, Storage, StoredTensor, contiguous_strides, view
-from evaluate.checkpoints.unpickle import FLOOR_BYTES, TIMES_FILE_SIZE, Global, Machine, Record
+from evaluate.checkpoints.unpickle import Machine
 from pretrain.errors import InputError
 
 # torch's typed storages; an untyped one counts bytes.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from evaluate.checkpoints.containers import Content
+from evaluate.checkpoints.inert import Record
 from evaluate.checkpoints.layouts import Layout, prefixes
 from evaluate.checkpoints.rebuild import ArrayShell
 from evaluate.checkpoints.tensors import Storage, StoredTensor
-from evaluate.checkpoints.unpickle import Record
 from pretrain.errors import InputError
 
 # Segments that wrappers put between names: DataParallel's and torch.compile's.

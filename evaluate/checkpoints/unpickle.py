@@ -4,94 +4,21 @@ Python's own unpickler imports what the file names and calls it. This machine ne
 a call becomes a `Record` of what would have been called, and the few calls that plain containers and tensors need
 (`evaluate.checkpoints.rebuild`) are looked up in a table by name. The opcodes are those of the pickle protocols 0 to 5
 (CPython's `pickletools`).
-
-Memory: strings of bytes are views of the file; everything else is charged to a budget of a few times the file's size,
-because one byte of a pickle can ask for an object of two hundred.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
+from evaluate.checkpoints.inert import Global, Record
+from evaluate.checkpoints.pickle_stack import MARK, Stack, hashable
 from pretrain.errors import InputError
 
-# A budget that every honest checkpoint stays far under: their pickles hold names and shapes, not numbers.
-FLOOR_BYTES = 64 * 2**20
-TIMES_FILE_SIZE = 3
 
-
-@dataclass(frozen=True)
-class Global:
-    """A name of the file's choice, never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Record:
-    """What the file would have made by calling `what`: inert, with everything it was given."""
-
-    what: Any
-    args: Any = ()
-    state: Any = None
-    items: list[Any] = field(default_factory=list)
-    pairs: dict[Hashable, Any] = field(default_factory=dict)
-
-    @property
-    def type_name(self) -> str:
-        """The dotted name of what would have been called."""
-        made_by = self.what
-        while isinstance(made_by, Record):
-            made_by = made_by.what
-        return str(made_by) if isinstance(made_by, Global) else type(made_by).__name__
-
-    def __repr__(self) -> str:
-        return f"<{self.type_name}, not run>"
-
-
-class _Mark:
-    pass
-
-
-_MARK = _Mark()
-_SCALARS = (str, int, float, bool, bytes, type(None), Global, Record)
-
-Call = Callable[[Global, tuple[Any, ...]], Any]
-
-
-class Machine:
-    """One pickle's run.
-
-    Args:
-        data: the bytes, for instance a view of a mapped file.
-        budget_bytes: how much memory the objects may take.
-        call: makes an object for a name and arguments, or returns NotImplemented to have it recorded.
-        build: gives an object its state, or returns NotImplemented.
-        persistent: makes an object for a persistent id; without it such ids are recorded.
-    """
-
-    def __init__(
-        self,
-        data: memoryview,
-        *,
-        budget_bytes: int,
-        call: Call,
-        build: Callable[[Any, Any], Any],
-        persistent: Callable[[Any], Any] | None = None,
-    ) -> None:
-        self.data = data
-        self.at = 0
-        self.left = budget_bytes
-        self.call, self.build, self.persistent = call, build, persistent
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+class Machine(Stack):
+    """One pickle's run."""
 
     def run(self) -> Any:
         """The pickle's object; `self.at` is then the byte after it.
@@ -110,120 +37,6 @@ class Machine:
             raise
         except (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error) as error:
             raise InputError(f"the pickle is damaged near byte {self.at} ({type(error).__name__})") from None
-
-    def charge(self, size: int) -> None:
-        """Take `size` bytes from the budget."""
-        self.left -= size
-        if self.left < 0:
-            raise InputError(f"the pickle asks for far more memory than its size warrants (byte {self.at})")
-
-    # Reading --------------------------------------------------------------------------------------------------------
-
-    def _byte(self) -> int:
-        value = self.data[self.at]
-        self.at += 1
-        return value
-
-    def _take(self, count: int) -> memoryview:
-        if count < 0 or self.at + count > len(self.data):
-            raise InputError(f"the pickle ends early: {count} bytes were announced at byte {self.at}")
-        piece = self.data[self.at : self.at + count]
-        self.at += count
-        return piece
-
-    def _skip(self, count: int) -> None:
-        self._take(count)
-
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
-
-    def _line(self) -> bytes:
-        # A chunk at a time: a line has no announced length, and the data may be a whole mapped file.
-        start, chunk = self.at, 256
-        while True:
-            piece = bytes(self.data[start : start + chunk])
-            end = piece.find(b"\n")
-            if end >= 0:
-                self.at = start + end + 1
-                return piece[:end]
-            if start + chunk >= len(self.data):
-                raise InputError(f"the pickle ends early: a line that begins at byte {start} has no end")
-            chunk *= 2
-
-    # The stack ------------------------------------------------------------------------------------------------------
-
-    def _push(self, value: Any, cost: int = 0) -> None:
-        self.charge(8 + cost)
-        self.stack.append(value)
-
-    def _pop(self) -> Any:
-        value = self.stack.pop()
-        if value is _MARK:
-            raise ValueError("a mark stands where a value was expected")
-        return value
-
-    def _pop_mark(self) -> list[Any]:
-        at = len(self.stack) - 1
-        while self.stack[at] is not _MARK:
-            at -= 1
-            if at < 0:
-                raise IndexError("no mark")
-        values = self.stack[at + 1 :]
-        del self.stack[at:]
-        return values
-
-    def _text(self, raw: memoryview | bytes) -> None:
-        self._push(str(raw, "utf-8", "surrogatepass"), 56 + 2 * len(raw))
-
-    def _bytes(self, count: int) -> None:
-        # Long ones are a tensor's numbers: a view of the file, no copy.
-        piece = self._take(count)
-        self._push(piece if count > 4096 else bytes(piece), 200 if count > 4096 else 40 + count)
-
-    def _latin(self, count: int) -> None:
-        # Python 2's str is text for names and bytes for an array's numbers; no name is this long.
-        piece = self._take(count)
-        self._push(piece if count > 4096 else str(piece, "latin-1"), 200 if count > 4096 else 56 + count)
-
-    def _keep(self, index: int) -> None:
-        self.charge(120)
-        self.memo[index] = self.stack[-1]
-
-    # Objects --------------------------------------------------------------------------------------------------------
-
-    def _global(self, module: str, name: str) -> None:
-        self._push(Global(module, name), 160)
-
-    def _reduce(self, what: Any, args: Any) -> None:
-        if not isinstance(args, tuple):
-            raise TypeError("arguments that are no tuple")
-        made = self.call(what, args) if isinstance(what, Global) else NotImplemented
-        self._push(Record(what, args) if made is NotImplemented else made, 300)
-
-    def _set(self, target: Any, key: Any, value: Any) -> None:
-        if isinstance(target, Record):
-            target = target.pairs
-        if not isinstance(target, dict):
-            raise TypeError("an item set on what is no dict")
-        self.charge(100)
-        target[_hashable(key)] = value
-
-    def _append(self, target: Any, values: list[Any]) -> None:
-        if isinstance(target, Record):
-            target = target.items
-        if not isinstance(target, list):
-            raise TypeError("an item appended to what is no list")
-        self.charge(8 * len(values))
-        target.extend(values)
-
-    def _add(self, target: Any, values: list[Any]) -> None:
-        if isinstance(target, Record):
-            target.items.extend(values)
-        elif isinstance(target, set):
-            target.update(_hashable(value) for value in values)
-        else:
-            raise TypeError("an item added to what is no set")
-        self.charge(80 * len(values))
 
     # Opcodes: pickletools' names -------------------------------------------------------------------------------------
 
@@ -281,7 +94,7 @@ class Machine:
         self._push(made, 64)
 
     def _op_frozenset(self) -> None:
-        made = {_hashable(value) for value in self._pop_mark()}
+        made = {hashable(value) for value in self._pop_mark()}
         self._push(frozenset(made), 216 + 80 * len(made))
 
     def _op_append(self) -> None:
@@ -363,23 +176,13 @@ class Machine:
         raise InputError(f"the pickle uses opcode {self.data[self.at - 1]:#04x}, which no checkpoint needs")
 
 
-def _hashable(key: Any) -> Any:
-    # Nested tuples are refused: the hash of a tuple that holds another twice, thirty levels deep, never returns.
-    if isinstance(key, tuple):
-        if not all(isinstance(part, _SCALARS) for part in key):
-            raise TypeError("a key of nested tuples")
-    elif not isinstance(key, _SCALARS):
-        raise TypeError("a key that is no scalar")
-    return key
-
-
 _STOP = ord(".")
 _REFUSED = ("\x82", "\x83", "\x84", "\x97", "\x98")  # EXT1 EXT2 EXT4, NEXT_BUFFER, READONLY_BUFFER
 _TABLE: dict[str, Callable[[Machine], None]] = {
     # the machine itself: PROTO FRAME MARK POP POP_MARK DUP
     "\x80": lambda m: m._skip(1),
     "\x95": lambda m: m._skip(8),
-    "(": lambda m: m._push(_MARK),
+    "(": lambda m: m._push(MARK),
     "0": Machine._op_pop,
     "1": Machine._op_pop_mark,
     "2": lambda m: m._push(m.stack[-1]),

@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evaluate.checkpoints.containers import open_checkpoint
+from evaluate.checkpoints.inert import Record
 from evaluate.checkpoints.rebuild import Rebuild
 from evaluate.checkpoints.tensors import StoredTensor
-from evaluate.checkpoints.unpickle import Record
 from pretrain.errors import InputError
 
 PROTOCOLS = range(6)
