@@ -16,6 +16,8 @@ from pretrain.data.objects import Box, ObjectSet
 SHOWN_FROM = 0.5  # score
 _CELL_PX = 280
 _GAP_PX = 6
+_HEAD_PX = 18
+_COLUMNS = ("truth", f"found, score {SHOWN_FROM} or more")
 _TRUTH = (255, 255, 255)
 
 
@@ -25,7 +27,10 @@ def chosen(count: int, of: int) -> list[int]:
 
 
 def sheet(objects: ObjectSet, found: list[Detections], numbers: Iterable[int]) -> np.ndarray:
-    """uint8 (H, W, 3): a row an image; boxes are named, found ones with their scores, masks are laid over."""
+    """uint8 (H, W, 3): a row an image; boxes are named, found ones with their scores, masks are laid over.
+
+    Where no score is high enough, the best one is told, so that an empty picture can be told from a blind detector.
+    """
     palette = voc_palette(len(objects.classes) + 1)
     rows = []
     for number in numbers:
@@ -40,10 +45,13 @@ def sheet(objects: ObjectSet, found: list[Detections], numbers: Iterable[int]) -
             if detections.masks is not None:
                 inside = run_lengths.decode(detections.masks[place]).astype(bool)
                 blended[inside] = 0.5 * blended[inside] + 0.5 * np.array(palette[category + 1])
-        rows.append((_cell(pixels, truth), _cell(blended.astype(np.uint8), drawn)))
+        note = "" if drawn else f"best score {detections.scores.max(initial=0.0):.2f}"
+        rows.append((_cell(pixels, truth), _cell(blended.astype(np.uint8), drawn, note)))
     heights = [left.height for left, _ in rows]
-    page = Image.new("RGB", (2 * _CELL_PX + 3 * _GAP_PX, sum(heights) + _GAP_PX * (len(rows) + 1)), "white")
-    top = _GAP_PX
+    page = Image.new("RGB", (2 * _CELL_PX + 3 * _GAP_PX, _HEAD_PX + sum(heights) + _GAP_PX * len(rows)), "white")
+    for column, title in enumerate(_COLUMNS):
+        ImageDraw.Draw(page).text((_GAP_PX + column * (_CELL_PX + _GAP_PX), 3), title, fill="black")
+    top = _HEAD_PX
     for left, right in rows:
         page.paste(left, (_GAP_PX, top))
         page.paste(right, (2 * _GAP_PX + _CELL_PX, top))
@@ -51,13 +59,19 @@ def sheet(objects: ObjectSet, found: list[Detections], numbers: Iterable[int]) -
     return np.asarray(page)
 
 
-def _cell(pixels: np.ndarray, boxes: list[tuple[Box, str, tuple[int, int, int]]]) -> Image.Image:
+def _cell(pixels: np.ndarray, boxes: list[tuple[Box, str, tuple[int, int, int]]], note: str = "") -> Image.Image:
     scale = _CELL_PX / pixels.shape[1]
     cell = Image.fromarray(pixels).resize((_CELL_PX, max(1, round(scale * pixels.shape[0]))))
     draw = ImageDraw.Draw(cell)
     for box, name, colour in boxes:
         x0, y0, x1, y1 = (value * scale for value in box)
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=2)
-        draw.rectangle(draw.textbbox((x0 + 2, y0 + 1), name), fill="black")
-        draw.text((x0 + 2, y0 + 1), name, fill=colour)
+        _label(draw, (x0 + 2, y0 + 1), name, colour)
+    if note:
+        _label(draw, (4, 3), note, _TRUTH)
     return cell
+
+
+def _label(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: tuple[int, int, int]) -> None:
+    draw.rectangle(draw.textbbox(at, text), fill="black")
+    draw.text(at, text, fill=colour)

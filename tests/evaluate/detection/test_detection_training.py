@@ -38,6 +38,11 @@ def test_a_run_leaves_rows_pictures_curves_and_a_detector(detection_job: MakeJob
     points = read_curves(job.out / "metrics.jsonl")
     assert points[-1]["AP50"] == rows["AP50"].value
     assert {"loss_mask", "loss_cls", "loss_box_reg", "loss_rpn_cls", "lr"} <= points[0].keys()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(job.out)).Reload()
+    assert {"loss_mask", "AP50", "mask_AP"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["detections"]
     state = torch.load(job.out / "detector.pth", weights_only=True)["model"]
     assert state["backbone.bottom_up.res2.0.conv1.weight"].shape == (64, 64, 3, 3)
     assert "BASE_LR" in (job.out / "detectron2.yaml").read_text()
