@@ -84,7 +84,7 @@ def _status(run: PlannedRun, directory: Path, job: JobState | None, needs: list[
     if job is not None and job.is_queued:
         if broken:
             return told("skipped", f"needs {broken[0].run.run_id}, which is {broken[0].state}")
-        state = "running" if job.state == "RUNNING" else "pending"
+        state = "running" if job.state in ("RUNNING", "COMPLETING") else "pending"
         return told(state, f"job {job.job_id}, {job.reason or job.state.lower()}")
     if is_cancelled(directory):
         return told("cancelled", f"by hand; {_progress(run, directory) if begun else 'not begun'}")

@@ -111,6 +111,7 @@ def test_who_watches_resubmits_what_the_site_cancels_but_not_what_people_cancel(
     commands.run("campaign", "cancel", *words)
     _, told = watcher.communicate(timeout=90)
     assert watcher.returncode == 0, told
+    commands.finish()
     assert "2 cancelled" in commands.run("campaign", "status", *words).stdout
     assert "submitted 2 runs in 2 jobs" in commands.submit(spec)
     commands.finish()
