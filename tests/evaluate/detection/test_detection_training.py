@@ -28,9 +28,13 @@ MakeJob = Callable[..., Job]
 
 @pytest.mark.long
 def test_a_run_leaves_rows_pictures_curves_and_a_detector(detection_job: MakeJob) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    registered = (DatasetCatalog.list(), MetadataCatalog.list())
     job = detection_job("smoke_r18_fpn", {"mask_resolution": 7, "box_fc": 32})
     rows = {row.name: row for row in task.run("detection", job)}
     assert {"AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mask_AP75"} <= rows.keys()
+    assert (DatasetCatalog.list(), MetadataCatalog.list()) == registered  # nothing global was touched
     assert all(0 <= row.value <= 100 and row.n == 3 and row.selection == "last" for row in rows.values())
     assert rows["AP"].detail == {"interpolation": "101 points (COCO)"}
     with Image.open(job.out / "pictures" / "detections.png") as picture:

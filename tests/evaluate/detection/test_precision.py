@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as run_lengths
 
 from evaluate.detection.precision import Found, Truth, average_precisions, iou
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet
@@ -181,6 +183,29 @@ def test_coco_rows_by_hand(case: tuple[ObjectSet, list[Any]]) -> None:
     assert rows["APs"].value == pytest.approx(100)  # the 30 x 30 cat alone
     assert "AP/cow" not in rows
     assert rows["AP"].n == 2
+
+
+def test_mask_rows_count_pixels_of_masks(tmp_path: Path) -> None:
+    """A find with the truth's box, whose mask holds 28 of the truth's 40 columns: IoU 1 of boxes, 0.7 of masks."""
+    from evaluate.detection.measuring import Detections, metrics
+
+    truth = np.zeros((80, 100), dtype=np.uint8)
+    truth[10:50, 20:60] = 1
+    Image.fromarray(truth).save(tmp_path / "masks.png")
+    thing = ImageObject(0, (20, 10, 60, 50), 1600, instance=1)
+    image = ImageObjects("1", tmp_path / "1.jpg", 100, 80, (thing,), tmp_path / "masks.png")
+    objects = ObjectSet("pets", "test", ("cat", "dog"), (image,), has_masks=True)
+    part = truth.copy()
+    part[:, 48:] = 0
+    box = np.array([[20.0, 10, 60, 50]])
+    found = Detections(box, np.array([0.9]), np.array([0]), [run_lengths.encode(np.asfortranarray(part))])
+    rows = {row.name: row.value for row in metrics(objects, [found], "coco", masks=True)}
+    assert rows["AP"] == rows["AP/cat"] == rows["APm"] == pytest.approx(100)
+    # Hits at 0.50, 0.55, 0.60, 0.65 and 0.70.
+    assert rows["mask_AP"] == rows["mask_AP/cat"] == rows["mask_APm"] == pytest.approx(50)
+    assert (rows["mask_AP50"], rows["mask_AP75"]) == pytest.approx((100, 0))
+    assert "mask_AP/dog" not in rows
+    assert "mask_APs" not in rows
 
 
 def test_nothing_found_is_zero(case: tuple[ObjectSet, list[Any]]) -> None:
