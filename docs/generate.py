@@ -1,88 +1,107 @@
-"""The reference pages, made from the command line and the presets themselves: `python docs/generate.py`."""
+"""The parts of the documentation that are made from the code, and the JSON schemas: `python docs/generate.py`.
+
+Also refreshes the measured tables of Markdown files (`results.readme`) and draws the pictures.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import typer.main
+from generated_files import backbones_page, catalog_page, spec_page, tables_page
+from generated_presets import protocol_page, protocols_index, recipes_page
+from markdown_parts import NOTE, cell, table
 
 from benchmarks.cli import app
-from evaluate.task import TASKS, protocols
+from benchmarks.schema import TITLES, schema, shipped
+from evaluate.checkpoints.formats import FORMATS
+from evaluate.task import TASKS
 from pretrain.files import write_text
-from pretrain.recipe import RECIPES
-from pretrain.settings import Settings
 from results.store import COLUMNS
 
 HERE = Path(__file__).parent
-NOTE = "<!-- made by docs/generate.py: change what it is made from, not this page -->\n\n"
+REFERENCE = HERE / "reference"
+
+
+def walk(command: Any, words: list[str]) -> list[tuple[list[str], Any]]:
+    """Every command that has no commands of its own, with the words that call it."""
+    children = getattr(command, "commands", {})
+    found = [(words, command)] if not children else []
+    for name, child in sorted(children.items()):
+        found += walk(child, [*words, name])
+    return found
 
 
 def commands_page() -> str:
     """Every command's own help text."""
     root = typer.main.get_command(app)
-    parts = ["# Commands\n"]
-    for words, command in _walk(root, ["fastmoco"]):
-        context = click.Context(command, info_name=" ".join(words), terminal_width=100, max_content_width=100)
+    parts = ["# Commands\n", "What `--help` prints, for `fastmoco` itself and for every command.\n"]
+    for words, command in [(["fastmoco"], root), *walk(root, ["fastmoco"])]:
+        context = click.Context(command, info_name=" ".join(words), terminal_width=88, max_content_width=88)
         parts.append(f"## {' '.join(words)}\n\n```text\n{command.get_help(context).strip()}\n```\n")
-    return NOTE + "\n".join(parts)
-
-
-def _walk(command: Any, words: list[str]) -> list[tuple[list[str], Any]]:
-    children = getattr(command, "commands", {})
-    found = [(words, command)] if not children else []
-    for name, child in sorted(children.items()):
-        found += _walk(child, [*words, name])
-    return found
-
-
-def recipes_page() -> str:
-    """Every recipe: what it rests on, and the fields in which it differs from r50_e100."""
-    parts = ["# Recipes of pretraining\n"]
-    for name, recipe in RECIPES.items():
-        parts.append(f"## {name}\n\nSource: {recipe.source}\n\n{_table(recipe, recipe.sources)}")
-    return NOTE + "\n".join(parts)
-
-
-def protocols_page() -> str:
-    """Every protocol of every task with every number and its source."""
-    parts = ["# Protocols of evaluation\n"]
-    for task, entry in TASKS.items():
-        parts.append(f"## {task}\n\n{entry.summary[0].upper()}{entry.summary[1:]}; main metric `{entry.metric}`.\n")
-        for name, protocol in protocols(task).items():
-            table = _table(protocol, protocol.sources)
-            parts.append(f"### {task} {name}\n\nSource: {protocol.source}\n\n{table}")
+    parts.append(
+        "Exit codes: 0 done; 1 the work failed, or some runs of a campaign did; 2 the input is wrong, told in one "
+        "sentence; 128 + N stopped by signal N after the state was saved.\n"
+    )
     return NOTE + "\n".join(parts)
 
 
 def columns_page() -> str:
     """Every column of the rows."""
-    lines = [f"| `{name}` | {_cell(text)} |" for name, text in COLUMNS.items()]
-    return NOTE + "\n".join(["# Columns of the rows", "", "| column | what it holds |", "|---|---|", *lines, ""])
+    rows = [[f"`{name}`", cell(text)] for name, text in COLUMNS.items()]
+    intro = (
+        "`results.store.load([...])` gives one metric of one run a row, in these columns; filters of table definitions "
+        "name them. The file it is read from, `result.json`, has the same content as a tree.\n"
+    )
+    return NOTE + "\n".join(["# Columns of the rows\n", intro, table(["column", "what it holds"], rows)])
 
 
-def _table(settings: Settings, sources: dict[str, str]) -> str:
-    lines = ["| field | value | its own source |", "|---|---|---|"]
-    for field, value in settings.model_dump(mode="json").items():
-        if field not in ("name", "source", "sources"):
-            lines.append(f"| `{field}` | {_cell(value)} | {_cell(sources.get(field, ''))} |")
-    return "\n".join(lines) + "\n"
+def formats_page() -> str:
+    """Every checkpoint format that is recognised."""
+    parts = [
+        "# Checkpoint formats\n",
+        "A file is recognised by its structure, never by its name, and nothing in it is executed. Every format, as "
+        "`fastmoco inspect` names it. [Add one](../tutorials/add_a_format.md).\n",
+    ]
+    for one in FORMATS:
+        facts = [
+            ["told by", cell(one.told_by)],
+            ["encoder taken", " or ".join(f"`{pattern}`" for pattern in one.evaluated).replace("|", "\\|")],
+            ["because", cell(one.because)],
+            ["input", f"`{one.normalization}`" if one.normalization else "names cannot tell: `--normalization`"],
+        ]
+        facts += [["left out", f"`{pattern}`: {cell(why)}".replace("|", "\\|")] for pattern, why in one.drops]
+        parts.append(f"## {one.name}\n\n{one.title[0].upper()}{one.title[1:]}.\n\n{table(['', ''], facts)}")
+    return NOTE + "\n".join(parts)
 
 
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("\n", " ")
-
-
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands_page,
     "recipes.md": recipes_page,
-    "protocols.md": protocols_page,
+    "protocols.md": protocols_index,
+    **{f"protocols_{task}.md": (lambda task=task: protocol_page(task)) for task in TASKS},
+    "formats.md": formats_page,
+    "backbones.md": backbones_page,
+    "catalog.md": catalog_page,
+    "spec.md": spec_page,
+    "tables.md": tables_page,
     "columns.md": columns_page,
 }
 
+
+def schema_text(name: str) -> str:
+    """A schema as it lies in the package."""
+    return json.dumps(schema(name), indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
     for page, make in PAGES.items():
-        write_text(HERE / "reference" / page, make())
+        write_text(REFERENCE / page, make())
+    for name in TITLES:
+        write_text(shipped(name), schema_text(name))
     sys.exit(0)

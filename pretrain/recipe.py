@@ -51,7 +51,7 @@ class Recipe(Settings):
         projector, predictor: the heads.
         temperature: of InfoNCE.
         loss_scale: "mean" over all terms (Fast-MoCo), or "sum_2t": both views' means summed, times 2T (MoCo v3).
-        momentum: of the key encoder; held ("constant") or raised to 1 along half a cosine ("cosine").
+        momentum, momentum_schedule: of the key encoder; held ("constant") or raised to 1 by half a cosine ("cosine").
         momentum_init: the key encoder starts as a "copy" of the encoder, or "fresh" with draws of its own.
 
         optimizer: "sgd" or "lars"; sgd_momentum, weight_decay, decay_1d (biases and norm scales decay too).

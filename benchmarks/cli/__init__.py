@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli import campaign, collect, data, lists, runs
+from benchmarks.cli import campaign, collect, data, lists, runs, schema
 from benchmarks.cli.options import CatalogOption, remember_catalog
 from pretrain.errors import InputError, Interrupted, RunFailedError
 
@@ -19,7 +19,6 @@ app = typer.Typer(
     name="fastmoco",
     help="Pretrain Fast-MoCo, and learn what any self-supervised checkpoint is worth downstream.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -28,6 +27,7 @@ app.add_typer(campaign.app, name="campaign")
 collect.add_to(app)
 app.add_typer(data.app, name="data")
 lists.add_to(app)
+schema.add_to(app)
 
 
 @app.callback()

@@ -52,13 +52,13 @@ class DetectionProtocol(TaskProtocol):
         norm, fpn_norm: detectron2's name of the norm layer in backbone (and C4 head), and in the pyramid ("" = none).
         freeze_at: stages of the backbone that stay as they are; 0 trains all, stem included.
         global_batch_size, reference_batch_size: images an iteration, and the batch that the numbers below are for.
-        base_lr, max_iter, steps, warmup_iters: at `reference_batch_size`.
+        base_lr, lr_rule, max_iter, steps, warmup_iters: at `reference_batch_size`, and how lr follows the batch.
         warmup_factor, gamma: lr at the first iteration as a share of lr; factor at each of `steps`.
         momentum, weight_decay, weight_decay_norm: of SGD; norm layers have a weight decay of their own.
         min_sizes_train: shorter edges in pixels, one drawn for each image; the longer edge is at most `max_size_train`.
         min_size_test, max_size_test: the same at test time, one size.
         flip: mirror half of the training images.
-        anchor_sizes: edges in pixels, one list for all maps or one for each map.
+        anchor_sizes, anchor_ratios: edges in pixels, one list for all maps or one for each map; height by width.
         rpn_topk_train, rpn_topk_test: proposals (before, after) non-maximum suppression; before it, per map.
         rpn_batch, roi_batch: anchors, and proposals, of each image that the loss is taken over.
         roi_resolution, mask_resolution: cells along an edge of what a head takes from the map.

@@ -19,6 +19,7 @@ class SvmProtocol(FeatureProtocol):
         folds: of the cross-validation, stratified by the class's label.
         positive_weight: weight of positive images' losses.
         max_iterations: of liblinear.
+        l2_normalize: features are scaled to length 1 first.
     """
 
     costs: tuple[float, ...] = Field(min_length=1)

@@ -1,0 +1,132 @@
+"""Pages of the files that users write (catalog, campaign spec, table definitions) and of the backbones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markdown_parts import NOTE, cell, table, value_cell
+from pydantic import BaseModel
+
+from benchmarks.cost import SIZES
+from benchmarks.schema import attributes, models, schema, summary
+from pretrain.backbones import names
+from results.definition import definitions, load_definition
+
+
+def catalog_page() -> str:
+    """Every format of the data catalog with its keys."""
+    parts = [
+        "# The data catalog\n",
+        "A YAML file: the name of a data set, then where it lies. `--catalog FILE` or `FASTMOCO_CATALOG` names it. "
+        "Relative paths are relative to the file. `shapes` and `scenes` are generated and need no catalog.\n",
+        '```yaml\n--8<-- "docs/examples/catalog.yaml"\n```\n',
+        _editors("catalog"),
+    ]
+    made = schema("catalog")["$defs"]
+    for model in models("catalog"):
+        form = model.model_fields.get("format")
+        title = f"## {form.annotation.__args__[0]}" if form else f"### {model.__name__}"  # type: ignore[union-attr]
+        parts += [f"{title}\n", f"{summary(model)}\n", _keys(model, made[model.__name__])]
+    return NOTE + "\n".join(parts)
+
+
+def spec_page() -> str:
+    """Every key of the campaign spec."""
+    parts = [
+        "# The campaign spec\n",
+        "A YAML file: what to pretrain, which checkpoints to measure, by which tasks, and where. Unknown keys and "
+        "wrong values are errors that name the line.\n",
+        '```yaml\n--8<-- "benchmarks/campaigns/demo.yaml"\n```\n',
+        _editors("spec"),
+    ]
+    whole = schema("spec")
+    titles = {
+        "CampaignSpec": "The file",
+        "PretrainEntry": "An entry of `pretrain`",
+        "CheckpointEntry": "An entry of `checkpoints`",
+        "EvaluateEntry": "An entry of `evaluate`",
+        "Launch": "launch",
+        "Resources": "Resources: `launch.slurm`, `launch.tasks.TASK`, `resources`",
+        "Hints": "estimate",
+    }
+    by_name = {model.__name__: model for model in models("spec")}
+    for name, title in {**titles, **{name: name for name in by_name if name not in titles}}.items():
+        model = by_name[name]
+        definition = whole["$defs"].get(name, whole)
+        parts += [f"## {title}\n", f"{summary(model)}\n", _keys(model, definition)]
+    return NOTE + "\n".join(parts)
+
+
+def tables_page() -> str:
+    """Every table of the package."""
+    parts = [
+        "# Tables\n",
+        "`fastmoco table NAME --root DIR` fills one of these, or a YAML file of your own in the same form. Published "
+        "cells carry their source; measured cells their spread, seeds and runs (`--trace ROW COLUMN`).\n",
+    ]
+    for name in definitions():
+        definition: Any = load_definition(name)
+        parts.append(f"## {name}\n\n**{cell(definition.title)}.** {cell(definition.caption or '')}\n")
+        labels = [cell(str(getattr(column, "label", column))) for column in getattr(definition, "columns", None) or []]
+        if labels:
+            parts.append(f"Columns: {'; '.join(labels)}.\n")
+    return NOTE + "\n".join(parts)
+
+
+def backbones_page() -> str:
+    """Every backbone by name."""
+    rows = []
+    for name in names():
+        parameters, width = SIZES.get(name, (None, None))
+        rows.append([f"`{name}`", f"{parameters:,}" if parameters else "", str(width or "")])
+    return NOTE + "\n".join(
+        [
+            "# Backbones\n",
+            "Names for `random:NAME` and for a recipe's `backbone`. Sizes are without a head. `timm:MODEL` is any "
+            "model of timm's; it needs the extra `timm`.\n",
+            table(["name", "parameters", "feature width D"], rows),
+        ]
+    )
+
+
+def _editors(name: str) -> str:
+    return (
+        "An editor with a YAML language server completes the keys of a file that begins with "
+        f"`# yaml-language-server: $schema=PATH`; `fastmoco schema {name} --path` prints the path.\n"
+    )
+
+
+def _keys(model: type[BaseModel], definition: dict[str, Any]) -> str:
+    said, rows = attributes(model), []
+    for key, about in definition["properties"].items():
+        default = "required" if key in definition.get("required", []) else _default(about)
+        rows.append([f"`{key}`", cell(_kind(about)), default, cell(said.get(key, ""))])
+    return table(["key", "value", "default", "meaning"], rows)
+
+
+def _default(about: dict[str, Any]) -> str:
+    value = about.get("default")
+    if value in (None, {}, []) or isinstance(value, dict):
+        return ""
+    return value_cell(value)
+
+
+def _kind(about: dict[str, Any]) -> str:
+    if "$ref" in about:
+        return about["$ref"].rpartition("/")[2]
+    if "const" in about:
+        return f"`{about['const']}`"
+    if "enum" in about:
+        shown = [str(value) for value in about["enum"] if value is not None]
+        return ", ".join(f"`{value}`" for value in shown) if len(shown) < 9 else "one of the names"
+    if "anyOf" in about:
+        return " or ".join(dict.fromkeys(_kind(one) for one in about["anyOf"] if one.get("type") != "null"))
+    if "prefixItems" in about:
+        return f"list of {len(about['prefixItems'])}"
+    kind = about.get("type", "any value")
+    if kind == "array":
+        return f"list of {_kind(about.get('items', {}))}"
+    if kind == "object":
+        inner = about.get("additionalProperties")
+        return f"mapping to {_kind(inner)}" if isinstance(inner, dict) and inner else "mapping"
+    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}.get(kind, kind)
