@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pretrain.files import write_text
+from results.answers import as_text
 from results.reading import FoundRun, Problem, found_runs
 from results.row import Result
 
@@ -31,7 +32,10 @@ def write_lines(roots: Sequence[Path], out: Path) -> int:
         value = Result(run=run.run, metrics=run.metrics).model_dump(mode="json")
         host = run.run.host
         value["run"]["host"] = None
-        lines.append(json.dumps(stripped(value, host), sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+        value = stripped(value, host)
+        if correct := run.correct or as_text(Path(run.path)):
+            value["correct"] = correct
+        lines.append(json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
     write_text(out, "".join(lines))
     return len(lines)
 

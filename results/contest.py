@@ -29,7 +29,7 @@ def embolden(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> str | No
     cells[best][0].bold = True
     for (index, _), p in zip(tests, corrected, strict=True):
         cells[index][0].bold = p >= ALPHA
-    return f"{column.name}: {how}, {len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best."
+    return f"{column.name}: {len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best by {how}."
 
 
 def _best(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> int:
@@ -47,10 +47,12 @@ def _against_best(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> tup
         single = all(len(side) == 1 and side[0].shape[0] == 1 for side in given)
         test = stats.compare if single else stats.paired_bootstrap
         results = [test(given[best], given[index]) for index in others]
-        over = "" if single else " and pretrainings"
+        several = "" if all(len(side) == 1 for side in given) else " and pretrainings"
+        alone = any(len(side) == 1 for side in given)
+        caveat = "; a row of one pretraining stands for these weights alone" if alone else ""
         return (
             [(index, result.p) for index, result in zip(others, results, strict=True)],
-            f"{results[0].test} over {results[0].n} test samples{over}",
+            f"{results[0].test} over {results[0].n:,} test samples{several}{caveat}",
         )
     values = [[float(unit["value"].mean()) for unit in pretrainings(rows)] for _, rows in cells]
     if min(map(len, values)) < 2:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pretrain.errors import InputError
 from results import stats
+from results.answers import answers
 from results.table import Measured
 
 # What all rows behind one number, and both sides of a comparison, must share: column of the store -> the word for it.
@@ -76,14 +74,12 @@ def measure(rows: pd.DataFrame, value: str = "value") -> Measured:
 
 
 def correctness(rows: pd.DataFrame) -> list[NDArray[np.bool_]] | None:
-    """Which test samples each run got right: one bool array (E, N) a pretraining; None unless all runs kept it.
-
-    What a run kept is used only where it gives the row's number again: a task that saves the last epoch's answers says
-    nothing of a row of the best epoch.
-    """
+    """Which test samples each run got right: one bool array (E, N) a pretraining; None unless all runs kept it."""
     found = []
     for unit in pretrainings(rows):
-        bits = [_bits(path, n, value) for path, n, value in zip(unit["path"], unit["n"], unit["value"], strict=True)]
+        columns = (unit[name] for name in ("path", "run_id", "n", "value"))
+        bits = [None if pd.isna(n) else answers(path, run_id, int(n), value)
+                for path, run_id, n, value in zip(*columns, strict=True)]  # fmt: skip
         kept = [array for array in bits if array is not None]
         if len(kept) < len(bits) or len({len(array) for array in kept}) != 1:
             return None
@@ -97,30 +93,6 @@ def _interval(rows: pd.DataFrame, units: list[pd.DataFrame]) -> tuple[float | No
         return (None, None) if pd.isna(low) or pd.isna(high) else (float(low), float(high))
     correct = correctness(rows)
     return (None, None) if correct is None else stats.bootstrap_interval(correct)
-
-
-def _bits(directory: str, n: object, value: float) -> NDArray[np.bool_] | None:
-    if n is pd.NA or n is None:
-        return None
-    path = Path(directory) / "correct.npy"
-    try:
-        modified = path.stat().st_mtime_ns
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    bits = _unpacked(path, int(n), modified)  # type: ignore[call-overload]
-    return bits if bits is not None and abs(100 * bits.mean() - value) < 1e-3 else None
-
-
-@functools.lru_cache(maxsize=512)
-def _unpacked(path: Path, n: int, modified_ns: int) -> NDArray[np.bool_] | None:
-    # `modified_ns` is part of the key alone: a file that was replaced is read again.
-    try:
-        packed = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError):
-        return None
-    if packed.dtype != np.uint8 or packed.ndim != 1 or len(packed) != (n + 7) // 8:
-        return None
-    return np.unpackbits(packed, count=n).astype(bool)
 
 
 def _text(value: object) -> str:

@@ -40,13 +40,23 @@ class Problem:
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run as found: its state and, when it is done, its metrics. `path` is its directory or JSON-lines file."""
+    """A run as found: its state and, when it is done, its metrics. `path` is its directory or JSON-lines file.
+
+    `correct`: of a line of a JSON-lines file, the answers it holds.
+    """
 
     run: Run
     metrics: list[Metric]
     state: State
     error: str | None
     path: str
+    correct: str | None = None
+
+
+class Collected(Result):
+    """A line of a JSON-lines file: a result and which test samples the run got right (`results.answers`)."""
+
+    correct: str | None = None
 
 
 class _Failure(BaseModel):
@@ -157,11 +167,11 @@ def read_lines(path: str, problems: list[Problem]) -> Iterator[FoundRun]:
             if not line.strip():
                 continue
             try:
-                result = _validated(Result, line, f"{path}:{number}")
+                result = _validated(Collected, line, f"{path}:{number}")
             except _Refused as refused:
                 problems.append(refused.problem)
                 continue
-            yield FoundRun(result.run, result.metrics, "done", None, path)
+            yield FoundRun(result.run, result.metrics, "done", None, path, result.correct)
 
 
 def _parse(model: type[M], path: str) -> M:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from results.measuring import correctness
 from results.readme import MEASURED, refreshed
 from results.store import load
 
@@ -30,4 +31,8 @@ def test_measured_rows_are_whole_and_name_no_machine() -> None:
         assert not store.problems
         assert len(store.rows) > 0
         content = file.read_text(encoding="utf-8")
+        answered = store.runs["run_id"].isin(store.rows.loc[store.rows["metric"] == "top1", "run_id"])
+        assert all(
+            correctness(store.select(run_id=run_id, metric="top1")) for run_id in store.runs.loc[answered, "run_id"]
+        )
         assert not re.search(r'"(/|[A-Za-z]:\\\\)[^"]*"', content), "an absolute path of the machine that measured"

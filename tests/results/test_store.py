@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from pretrain.errors import InputError
 from results import store
+from results.measuring import correctness
 from results.row import Metric, Result
 
 
@@ -139,3 +141,31 @@ def test_collected_rows_bear_no_trace_of_the_machine(campaign: Path, tmp_path: P
         assert trace not in text
     row = store.load([tmp_path / "a.jsonl"]).select(seed=7).iloc[0]
     assert row["command"] == "fastmoco '--out=run 1' --catalog c.yaml 'see https://x.org/a/b'"
+
+
+def test_collected_rows_keep_which_samples_were_right(campaign: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    store.collect([campaign], first)
+    store.collect([first], second)
+    assert first.read_bytes() == second.read_bytes()
+    there, collected = store.load([campaign]), store.load([first])
+    for label in ("fast_moco", "moco"):
+        wanted = {"task": "linear", "checkpoint": label, "selection": "last"}
+        ours, theirs = correctness(there.select(**wanted)), correctness(collected.select(**wanted))
+        assert ours is not None
+        assert theirs is not None
+        assert [unit.shape for unit in theirs] == [(2, 1000)] * 3
+        assert all((one == other).all() for one, other in zip(ours, theirs, strict=True))
+        assert correctness(collected.select(**{**wanted, "selection": "best"})) is None
+
+
+@pytest.mark.parametrize("harm", ["", "AA==", "no base64 at all", "/w=="])
+def test_answers_that_are_not_the_number_s_are_not_used(harm: str, campaign: Path, tmp_path: Path) -> None:
+    store.collect([campaign], tmp_path / "a.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    lines[0]["correct"] = harm
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = store.load([tmp_path / "a.jsonl"])
+    assert not found.problems
+    assert correctness(found.select(run_id=lines[0]["run"]["run_id"], selection="last")) is None
+    assert correctness(found.select(run_id=lines[1]["run"]["run_id"], selection="last")) is not None

@@ -30,7 +30,7 @@ def cells(text: str) -> dict[tuple[str, str], dict[str, str]]:
 def test_the_summary_by_hand(campaign: Path) -> None:
     text = tables.render("summary", store.load([campaign]), format="md")
     assert GOLDEN in text
-    assert "paired bootstrap over 1000 test samples and pretrainings, 1 comparison" in text
+    assert "1 comparison with the best by paired bootstrap over 1,000 test samples and pretrainings." in text
 
 
 @pytest.mark.parametrize("format", sorted(tables.FORMATS))
