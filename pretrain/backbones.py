@@ -254,14 +254,15 @@ def build(
         name: one of `names()`, or `timm:MODEL`. `cifar_resnet20` has option A shortcuts, `cifar_resnet20_b` option B.
         zero_init_residual: start each residual branch at zero (Goyal et al. 2017, section 5.1).
         norm_layer: makes a norm layer from its width; batch norm when not given.
-        padding: "same" pads as TensorFlow and JAX do at stride 2 (BYOL's files need it), "symmetric" as torch does.
+        padding: "same" pads as TensorFlow and JAX do at stride 2 (BYOL's files need it), "symmetric" as torch does;
+            "wide_stem" puts 2 pixels around a 3x3 stem (solo-learn's files of CIFAR, solo/methods/base.py).
         stride_in_1x1: put a bottleneck's stride on its first 1x1 convolution (MSRA's original files).
 
     Raises:
         InputError: no such backbone, or an option that the backbone does not have.
     """
-    if padding not in ("symmetric", "same"):
-        raise InputError(f"padding is '{padding}', expected 'symmetric' or 'same'")
+    if padding not in ("symmetric", "same", "wide_stem"):
+        raise InputError(f"padding is '{padding}', expected 'symmetric', 'same' or 'wide_stem'")
     if name.startswith("timm:"):
         if zero_init_residual or norm_layer is not None or padding != "symmetric" or stride_in_1x1:
             raise InputError(f"backbone '{name}' takes no zero_init_residual, norm_layer, padding or stride_in_1x1")
@@ -280,6 +281,8 @@ def build(
         _move_stride(backbone)
     if padding == "same":
         _pad_same(backbone)
+    elif padding == "wide_stem":
+        _pad_stem(backbone)
     return backbone
 
 
@@ -321,6 +324,13 @@ def _pad_same(backbone: nn.Module) -> None:
         module.padding = 0 if isinstance(module, nn.MaxPool2d) else (0, 0)
         pad = _SamePadding(int(kernel), int(stride), value)
         module.register_forward_pre_hook(lambda _module, inputs, pad=pad: (pad(inputs[0]),))
+
+
+def _pad_stem(backbone: Backbone) -> None:
+    stem = backbone.get_submodule("conv1")
+    if not isinstance(stem, nn.Conv2d) or stem.kernel_size != (3, 3):
+        raise InputError(f"padding 'wide_stem' is for a 3x3 stem, which backbone '{backbone.name}' does not have")
+    stem.padding = (2, 2)
 
 
 def num_parameters(module: nn.Module) -> int:

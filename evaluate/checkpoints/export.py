@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluate.checkpoints.analyse import analyse, metadata_of
+from evaluate.checkpoints.analyse import CONVERTED, analyse, metadata_of
 from evaluate.checkpoints.architectures import TRUNKS, Trunk
 from evaluate.checkpoints.load import canonical, load_backbone
 from pretrain.errors import InputError, unknown
@@ -43,7 +43,12 @@ def to_huggingface(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert(
-    path: str | Path, to: str, out: str | Path, *, select: str | None = None, normalization: str | None = None
+    path: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    select: str | None = None,
+    normalization: str | Mapping[str, Any] | None = None,
 ) -> None:
     """Write the backbone of a file in another project's layout.
 
@@ -75,7 +80,8 @@ def convert(
 def _check_target(to: str, metadata: BackboneMetadata, trunk: Trunk) -> None:
     what = f"{metadata.backbone} cannot become a {to} file"
     if metadata.padding != "symmetric":
-        raise InputError(f"{what}: its weights need SAME padding at stride 2, which {to}'s ResNet does not have")
+        needs = {"same": "SAME padding at stride 2", "wide_stem": "2 pixels of padding around the stem"}
+        raise InputError(f"{what}: its weights need {needs[metadata.padding]}, which {to}'s ResNet does not have")
     if metadata.stride_in_1x1 and to in ("torchvision", "timm"):
         raise InputError(f"{what}: its weights need the stride on the first 1x1 convolution, which {to} does not have")
     if to == "torchvision":
@@ -124,7 +130,7 @@ def _save_torch(out: Path, content: Any) -> None:
 
 
 def _provenance(metadata: BackboneMetadata) -> dict[str, str]:
-    return {"fastmoco": metadata.model_dump_json()}
+    return {CONVERTED: metadata.model_dump_json()}
 
 
 def _write_torchvision(out: Path, tensors: dict[str, Tensor], metadata: BackboneMetadata) -> None:

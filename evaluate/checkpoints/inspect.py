@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -94,13 +95,15 @@ class Inspection(_Record):
         return show(self)
 
 
-def inspect_file(path: str | Path, *, select: str | None = None, normalization: str | None = None) -> Inspection:
+def inspect_file(
+    path: str | Path, *, select: str | None = None, normalization: str | Mapping[str, Any] | None = None
+) -> Inspection:
     """Look into a file without loading it into a backbone; imports no torch.
 
     Args:
         path: a file in any known container.
         select: prefix of the encoder to take where the file holds several.
-        normalization: name of a preset to use in place of what the file says.
+        normalization: name of a preset, or its values, to use in place of what the file says.
 
     Raises:
         InputError: the file cannot be read at all, or `select` or `normalization` name nothing. A file that can be
@@ -122,8 +125,8 @@ def inspect_file(path: str | Path, *, select: str | None = None, normalization: 
         why=found.why,
         backbone=match.backbone if match and match.fits else None,
         architecture=match.text if match else None,
-        padding=own.padding if own else found.format.padding,
-        stride_in_1x1=own.stride_in_1x1 if own else found.format.stride_in_1x1,
+        padding=found.padding,
+        stride_in_1x1=found.stride_in_1x1,
         input=found.input,
         dropped=_dropped(found),
         missing=match.missing if match else (),

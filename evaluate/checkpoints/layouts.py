@@ -80,15 +80,20 @@ def _detectron2(name: str) -> str | None:
     return re.sub(r"\.shortcut\.", ".downsample.0.", name)
 
 
+# detectron2's checkpoint/c2_model_loading.py knows both spellings: Caffe2's, and that of its own MSRA files.
 _CAFFE2_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+_CAFFE2_NORM |= {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+_CAFFE2_LEAF = "|".join(_CAFFE2_NORM)
 
 
 def _caffe2(name: str) -> str | None:
     if name == "conv1_w":
         return "conv1.weight"
-    if found := re.fullmatch(r"res_conv1_bn_(s|b|rm|riv)", name):
+    if name.endswith("_momentum"):
+        return None  # the optimizer's
+    if found := re.fullmatch(rf"res_conv1_bn_({_CAFFE2_LEAF})", name):
         return f"bn1.{_CAFFE2_NORM[found[1]]}"
-    if found := re.fullmatch(r"res(\d)_(\d+)_branch(1|2a|2b|2c)(?:_(w)|_bn_(s|b|rm|riv))", name):
+    if found := re.fullmatch(rf"res(\d)_(\d+)_branch(1|2a|2b|2c)(?:_(w)|_bn_({_CAFFE2_LEAF}))", name):
         at = f"layer{int(found[1]) - 1}.{found[2]}"
         weight, norm = found[4], _CAFFE2_NORM.get(found[5] or "")
         if found[3] == "1":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,14 +41,19 @@ class LoadedBackbone:
 
 
 def load_backbone(
-    ref: str | Path, *, select: str | None = None, normalization: str | None = None, seed: int = 0
+    ref: str | Path,
+    *,
+    select: str | None = None,
+    normalization: str | Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> LoadedBackbone:
     """Load `FILE` or `random:BACKBONE`. Nothing in the file is run.
 
     Args:
         ref: a checkpoint file of any known format, or `random:resnet50` for random initialisation drawn from `seed`.
         select: the prefix of the encoder to take where a file holds several.
-        normalization: name of a preset (`evaluate.checkpoints.normalizations.PRESETS`) to use in place of the file's.
+        normalization: to use in place of the file's: name of a preset (`evaluate.checkpoints.normalizations.PRESETS`),
+            or its `mean`, `std` and `channels`.
 
     Raises:
         InputError: no such file, a format that is not known, or a trunk of which a single tensor is missing, has the

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pretrain.errors import InputError, unknown
 from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
@@ -70,19 +71,41 @@ class InputSpec(BaseModel):
     why: str
 
 
-def preset(name: str) -> Normalization:
-    """A normalisation by name. Raises InputError for a name that is none, with those that are."""
+def preset(name: str | Mapping[str, Any]) -> Normalization:
+    """A normalisation by name, or by its own `mean`, `std` and `channels` ("RGB" or "BGR").
+
+    Raises:
+        InputError: a name that is none, with those that are, or values that are no normalisation.
+    """
+    if not isinstance(name, str):
+        try:
+            made = Normalization.model_validate(dict(name))
+        except ValidationError:
+            made = None
+        if made is None or made.channels not in ("RGB", "BGR") or min(made.std) <= 0:
+            raise InputError(
+                f"normalization is {dict(name)}; expected a name ({', '.join(PRESETS)}) or mean and std of three "
+                "numbers each, the std above 0, and channels RGB or BGR"
+            )
+        return made
     if name not in PRESETS:
         raise unknown("normalization", name, PRESETS)
     return PRESETS[name]
 
 
 def choose(
-    path: Path, sha256: str, *, given: str | None, stated: Normalization | None, convention: str | None, title: str
+    path: Path,
+    sha256: str,
+    *,
+    given: str | Mapping[str, Any] | None,
+    stated: Normalization | None,
+    convention: str | None,
+    title: str,
 ) -> InputSpec:
     """The normalisation of a file: what the user gives, else what the file states, else what is known of its kind."""
     if given is not None:
-        return InputSpec(name=given, normalization=preset(given), certainty="given", why="given by the user")
+        chosen = preset(given)
+        return InputSpec(name=_name(chosen), normalization=chosen, certainty="given", why="given by the user")
     if stated is not None:
         return InputSpec(name=_name(stated), normalization=stated, certainty="stated", why="stated in the file")
     if (known := KNOWN_FILES.get(sha256[:8])) is not None:

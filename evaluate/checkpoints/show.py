@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 # More names than this make no list that anybody reads on a terminal; `--json` gives all of them.
 NAMES_SHOWN = 24
+PADDINGS = {
+    "same": "SAME at stride 2, as in TensorFlow and JAX",
+    "wide_stem": "2 pixels around the 3x3 stem, as in solo-learn on CIFAR",
+}
 
 
 def show(inspection: Inspection) -> RenderableType:
@@ -64,7 +68,7 @@ def _facts(inspection: Inspection) -> Table:
         ),
     ]
     if inspection.padding != "symmetric":
-        rows.append(("padding", f"{inspection.padding} at stride 2, as in TensorFlow and JAX"))
+        rows.append(("padding", PADDINGS[inspection.padding]))
     if inspection.stride_in_1x1:
         rows.append(("stride", "on the first 1x1 convolution of a block"))
     for name, value in rows:

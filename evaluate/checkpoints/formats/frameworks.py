@@ -19,7 +19,8 @@ def _mm(f: Facts) -> bool:
     return f.under("meta", "state_dict") and not f.lightning
 
 
-_MM_TWINS = frozenset({"encoder_q.0.", "encoder_k.0.", "online_net.0.", "target_net.0."})
+# 1.x has no second name of the online encoder, and its encoder_k.module.0 reads as encoder_k.0 once wrappers are gone.
+_MM_TWINS = frozenset({"encoder_q.0.", "online_net.0."})
 
 
 def _lightning_other(f: Facts) -> bool:
@@ -95,9 +96,9 @@ FRAMEWORKS: tuple[Format, ...] = (
         "VISSL",
         lambda f: "_feature_blocks." in f.prefixes,
         "names that begin with _feature_blocks",
-        (r".*_feature_blocks\.",),
+        (r".*trunk/_feature_blocks\.", r".*_feature_blocks\."),
         "the trunk",
-        (HEAD, (r"\d+\.", "head")),
+        (moving(r"moco_encoder\.", "momentum"), HEAD, (r"\d+\.", "head")),
     ),
     Format(
         "solo_learn",
@@ -108,6 +109,7 @@ FRAMEWORKS: tuple[Format, ...] = (
         "the online backbone is evaluated",
         (moving(r"momentum_(backbone|encoder)\.", "momentum"), ONLINE_PROBE, PROJECTOR, PREDICTOR, QUEUE, PROTOTYPES,
          (r"momentum_(projector|classifier)\.", "head of the momentum encoder")),
+        small_stem_padding="wide_stem",
     ),
     Format(
         "lightly",

@@ -31,8 +31,9 @@ LIBRARIES: tuple[Format, ...] = (
         "names stem.conv1 and res2 to res5",
         (r".*",),
         "the one encoder there is",
-        (HEAD, (r"(proposal_generator|roi_heads)\.", "detection heads")),
+        (HEAD, (r"(proposal_generator|roi_heads)\.", "detection heads"), (r"backbone\.fpn_", "feature pyramid")),
         normalization=None,
+        stride_is_a_guess=True,
     ),
     Format(
         "msra",
@@ -41,7 +42,11 @@ LIBRARIES: tuple[Format, ...] = (
         "Caffe2's blob names, res2_0_branch2a_w",
         (r".*",),
         "the one encoder there is",
-        ((r"(fc1000|pred)_[wb]", "classifier"),),
+        (
+            (r"(fc1000|pred)_[wb]$", "classifier"),
+            (r"conv1_b$", "bias of the first convolution, which detectron2 leaves out too"),
+            (r".*_momentum$", "state of the optimizer"),
+        ),
         normalization="msra_bgr",
         stride_in_1x1=True,
     ),

@@ -147,6 +147,7 @@ PAPERS: tuple[Format, ...] = (
         (r"teacher/backbone\.", r"teacher/"),
         "the teacher is evaluated (dino, eval_linear: --checkpoint_key teacher)",
         (
+            (r"student/backbone\.", "the student"),
             (r"(head|dino_head|ibot_head)\.", "projection head"),
             (r"backbone\.fc\.", "classifier"),
         ),

@@ -1,0 +1,73 @@
+"""Which of a file's encoders is used: what its format's paper evaluates, or what the user selects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from evaluate.checkpoints.states import Encoder
+from pretrain.errors import InputError
+
+if TYPE_CHECKING:
+    from evaluate.checkpoints.analyse import Analysis
+
+
+def pick(found: Analysis, select: str | None) -> None:
+    """Set `found.encoder`, or object where nothing decides.
+
+    Raises:
+        InputError: `select` names none of the encoders, or several.
+    """
+    every = found.facts.encoders
+    if select is not None:
+        found.encoder = _selected(found, select)
+        found.why = f"selected by --select {select}"
+        return
+    if not every:
+        starts = sorted({name.split(".")[0] for state in found.facts.states for name in state.tensors})
+        held = f"its tensors' names begin with {', '.join(starts[:12])}" if starts else "it holds no tensors"
+        found.objections.append(f"no encoder in a known spelling: {held}")
+        return
+    if len(found.formats) > 1:
+        names = " and ".join(row.name for row in found.formats)
+        found.objections.append(f"formats {names} both match; say which encoder with --select: {_listed(every)}")
+        return
+    for pattern in found.format.evaluated:
+        fitting = [encoder for encoder in every if re.fullmatch(pattern, encoder.label)]
+        if fitting:
+            _single(found, fitting, f"{found.format.title}: {found.format.because}")
+            return
+    _single(found, list(every), "the only encoder in the file")
+
+
+def _single(found: Analysis, fitting: list[Encoder], why: str) -> None:
+    groups = [group for group in found.encoders if any(encoder in fitting for encoder in group)]
+    if len(groups) > 1:
+        found.objections.append(
+            f"it holds {len(groups)} different encoders and nothing says which is evaluated; "
+            f"choose one with --select: {_listed(fitting)}"
+        )
+        return
+    found.encoder, found.why = fitting[0], why
+
+
+def _selected(found: Analysis, select: str) -> Encoder:
+    wanted = select.removesuffix(".")
+
+    def names(encoder: Encoder) -> set[str]:
+        prefix = encoder.prefix
+        full = f"{encoder.state.path}/{prefix}" if encoder.state.path else prefix
+        return {name.removesuffix(".") for name in (encoder.label, encoder.clean_prefix, prefix, full)}
+
+    chosen = [encoder for encoder in found.facts.encoders if wanted in names(encoder)]
+    if len(chosen) != 1:
+        said = "names no encoder" if not chosen else "names several encoders"
+        raise InputError(
+            f"--select '{select}' {said} of {found.content.path}; it holds: {_listed(found.facts.encoders) or 'none'}"
+        )
+    return chosen[0]
+
+
+def _listed(encoders: Iterable[Encoder]) -> str:
+    return ", ".join(encoder.label or "'' (no prefix)" for encoder in encoders)

@@ -1,0 +1,133 @@
+"""The tensors of the chosen encoder: which backbone they make, whether all are there, and sound."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, expected, match_resnet, match_vit
+from evaluate.checkpoints.normalizations import read_neighbour
+from evaluate.checkpoints.states import Encoder, constant
+from evaluate.checkpoints.tensors import FLOATS, StoredTensor
+from pretrain.handover import BackboneMetadata
+
+if TYPE_CHECKING:
+    from evaluate.checkpoints.analyse import Analysis
+
+# torch's BatchNorm2d adds this to the variance: with it, variance 1 - eps makes a folded affine layer exact.
+BN_EPS = 1e-5
+
+
+def take(found: Analysis, encoder: Encoder) -> None:
+    """Set the tensors and the backbone they make, with all objections."""
+    tensors = {name: tensor for name, tensor in encoder.tensors().items() if not name.endswith(COUNTER)}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if encoder.layout.kind == "vit":
+        found.match = match_vit(shapes)
+        if found.format.name == "moco_v3" and shapes["blocks.0.attn.qkv.weight"][1] == 384:
+            # moco-v3 vits.py gives its ViT-S 12 heads; DINO's and timm's has 6, and shapes do not show it.
+            found.match = Match(
+                None, found.match.text, reason="MoCo v3's ViT-S has 12 heads, which no backbone here has"
+            )
+    elif encoder.layout.kind == "resnet":
+        if encoder.layout.name == "caffe2":
+            tensors |= _unfolded(found, tensors)
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        found.match = match_resnet(shapes)
+    else:
+        found.match = Match(None, "a deep stem", reason=encoder.layout.kind)
+    if not found.match.fits and (name := _named_by_timm(found)) is not None:
+        found.match = Match(f"timm:{name}", f"timm's {name}, by the config.json beside the file")
+        tensors = {name: t for name, t in encoder.state.tensors.items() if not name.endswith(COUNTER)}
+        tensors = {name: t for name, t in tensors.items() if not re.match(r"(fc|head\.fc|head|classifier)\.", name)}
+    found.tensors = tensors
+    found.objections += _objections(found.match)
+    if found.format.stride_is_a_guess and found.stated is None and "layer1.0.conv3.weight" in tensors:
+        found.warnings.append(
+            "names cannot tell where the stride of a block stands: on the 3x3 convolution, as in torchvision and as is "
+            "assumed here, or on the 1x1 before it, as in what began with MSRA's R-50.pkl"
+        )
+
+
+def take_own(found: Analysis, own: BackboneMetadata) -> None:
+    """The same for a file of our own, whose header names the backbone."""
+    found.why = "the file holds one backbone"
+    found.tensors = {name: tensor for name, tensor in found.content.root.items() if not name.endswith(COUNTER)}
+    if own.backbone in TRUNKS:
+        table, shapes = expected(own.backbone), {name: tensor.shape for name, tensor in found.tensors.items()}
+        found.match = Match(
+            own.backbone,
+            match_resnet(shapes).text,
+            tuple(name for name in table if name not in shapes),
+            tuple(f"{n} is {shapes[n]}, expected {s}" for n, s in table.items() if shapes.get(n, s) != s),
+            tuple(name for name in shapes if name not in table),
+        )
+    else:
+        found.match = Match(own.backbone, own.backbone)
+    found.objections += _objections(found.match)
+
+
+def _objections(match: Match) -> list[str]:
+    said: list[str] = []
+    if match.reason is not None:
+        return [f"{match.reason} ({match.text})"]
+    if match.missing:
+        said.append(f"{len(match.missing)} tensors of {match.backbone} are missing: {', '.join(match.missing)}")
+    if match.misshapen:
+        said.append(
+            f"{len(match.misshapen)} tensors do not have {match.backbone}'s shape: {'; '.join(match.misshapen)}"
+        )
+    if match.unexpected:
+        said.append(
+            f"{len(match.unexpected)} tensors of the trunk have no place in {match.backbone}, the closest backbone "
+            f"({match.text}): {', '.join(match.unexpected)}"
+        )
+    return said
+
+
+def _named_by_timm(found: Analysis) -> str | None:
+    name = read_neighbour(found.content.path, "config.json").get("architecture")
+    return name if found.format.name == "timm" and isinstance(name, str) else None
+
+
+def _unfolded(found: Analysis, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Statistics for a file whose batch norm is only scale and shift."""
+    made: dict[str, StoredTensor] = {}
+    for name, tensor in tensors.items():
+        at, _, leaf = name.rpartition(".")
+        if leaf == "bias" and f"{at}.running_mean" not in tensors and len(tensor.shape) == 1:
+            made[f"{at}.running_mean"] = constant(tensor.shape[0], 0.0)
+            made[f"{at}.running_var"] = constant(tensor.shape[0], 1.0 - BN_EPS)
+    if made:
+        found.warnings.append("its batch norm is folded: mean 0 and variance 1 stand for statistics that are not there")
+    return made
+
+
+def check_numbers(found: Analysis) -> None:
+    """Object to numbers that are none, and warn of statistics that no image has made."""
+    declared = sum(tensor.nbytes for tensor in found.tensors.values())
+    if found.format.name != "msra" and declared > found.content.size_bytes:
+        found.objections.append(f"its tensors declare {declared} bytes, more than the file is long: they share memory")
+        return
+    untrained = statistics = 0
+    for name, tensor in found.tensors.items():
+        if tensor.dtype not in FLOATS:
+            found.objections.append(f"tensor {name} is of type {tensor.dtype}; expected floating point numbers")
+            continue
+        values = tensor.float32() if tensor.dtype in ("bfloat16", "float16") else tensor.array()
+        if not np.isfinite(values).all():
+            found.objections.append(f"tensor {name} holds NaN or infinity")
+        if name.endswith("running_var"):
+            statistics += 1
+            if (values < 0).any():
+                found.objections.append(f"tensor {name} holds a negative variance")
+            mean = found.tensors.get(name.replace("running_var", "running_mean"))
+            untrained += bool((values == 1).all() and mean is not None and not mean.array().any())
+    if untrained:
+        found.warnings.append(
+            f"{untrained} of {statistics} batch norms have never seen an image: mean 0 and variance 1 everywhere"
+        )
+    if any(tensor.dtype == "float64" for tensor in found.tensors.values()):
+        found.warnings.append("its float64 numbers are rounded to float32")
