@@ -7,6 +7,7 @@ because one byte of a pickle can ask for an object of two hundred.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -117,7 +118,8 @@ class Stack:
         return values
 
     def _text(self, raw: memoryview | bytes) -> None:
-        self._push(str(raw, "utf-8", "surrogatepass"), 56 + 2 * len(raw))
+        text = str(raw, "utf-8", "surrogatepass")
+        self._push(text, sys.getsizeof(text))  # one to four bytes a character
 
     def _bytes(self, count: int) -> None:
         # Long ones are a tensor's numbers: a view of the file, no copy.

@@ -141,8 +141,9 @@ class Rebuild:
         # How protocol 2 spells bytes.
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
             return NotImplemented
-        self.charge(40 + 2 * len(text))
-        return text.encode(encoding)
+        encoded = text.encode(encoding)
+        self.charge(40 + len(encoded))
+        return encoded
 
     def _bytearray(self, value: Any = b"", encoding: Any = None) -> Any:
         return self._encode(value, encoding) if isinstance(value, str) else value

@@ -9,6 +9,7 @@ a call becomes a `Record` of what would have been called, and the few calls that
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -66,8 +67,8 @@ class Machine(Stack):
         self._push(line[1:-1].decode("unicode_escape"), 56 + 4 * len(line))
 
     def _op_unicode(self) -> None:
-        line = self._line()
-        self._push(str(line, "raw-unicode-escape"), 56 + 4 * len(line))
+        text = str(self._line(), "raw-unicode-escape")
+        self._push(text, sys.getsizeof(text))
 
     def _op_bytearray8(self) -> None:
         self._bytes(self._number("<Q"))

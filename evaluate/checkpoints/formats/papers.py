@@ -123,6 +123,7 @@ PAPERS: tuple[Format, ...] = (
         (r".*online/.*", r".*"),
         "the online network is evaluated (byol_experiment, linear evaluation)",
         (
+            (r"(.*/)?target(_params|_state)?/", "the target network: a running average of the online one"),
             (r".*(projector|predictor)", "projection head or predictor"),
             (r".*classifier", "classifier"),
             (r".*_ema/(hidden|counter)$", "bookkeeping of a moving average"),

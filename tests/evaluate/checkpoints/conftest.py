@@ -20,7 +20,7 @@ from evaluate.checkpoints.load import load_backbone
 from evaluate.checkpoints.normalizations import PRESETS
 
 
-def randomised(model: nn.Module, seed: int) -> nn.Module:
+def draw(model: nn.Module, seed: int) -> nn.Module:
     """Every number drawn from the seed, statistics of trained batch norms included; features stay of moderate size."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
@@ -47,7 +47,7 @@ class Peers:
             with torch.device("meta"):
                 model = getattr(torchvision.models, name)()
             model.fc = nn.Identity()
-            self.made[name, seed] = randomised(model.to_empty(device="cpu"), seed)
+            self.made[name, seed] = draw(model.to_empty(device="cpu"), seed)
         model = copy.deepcopy(self.made[name, seed])
         if fc is not None:
             model.fc = fc
@@ -104,6 +104,11 @@ class Peers:
             "optimizer_states": [self.optimizer(model)],
             "lr_schedulers": [],
         } | more
+
+
+@pytest.fixture(scope="session", name="randomised")
+def _randomised() -> Callable[[nn.Module, int], nn.Module]:
+    return draw
 
 
 @pytest.fixture(scope="session")
