@@ -4,9 +4,9 @@ Above a fenced block stands a comment that MkDocs does not show:
 
     <!-- file NAME -->       the block is the content of NAME in the page's folder
     <!-- run -->             run the block (bash or python); `exit=2` says how it must end; `long` and `slurm` say when
-    <!-- output -->          what the run above prints; a line `...` stands for any lines
+    <!-- output -->          what the run above prints; a line `...` stands for any lines, and `example` for all
 
-Blocks of one page run in order in one empty folder in which `benchmarks/` and `docs/` are to be seen. Times, decimal
+Blocks of one page run in order in one empty folder in which `benchmarks/`, `docs/` and `results/` are to be seen. Times, decimal
 numbers and hashes of an output may differ from run to run, lines of progress are left out; all else must be as shown.
 `python docs/run_blocks.py [--write] PAGE...` runs pages; with --write the outputs shown are replaced by the real ones.
 """
@@ -14,11 +14,14 @@ numbers and hashes of an output may differ from run to run, lines of progress ar
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +62,7 @@ def run_page(text: str, folder: Path, environment: dict[str, str] | None = None)
     Returns:
         The page with its outputs made fresh, and what was wrong: exit codes and outputs that are not those shown.
     """
-    for name in ("benchmarks", "docs"):
+    for name in ("benchmarks", "docs", "results"):
         (folder / name).symlink_to(REPOSITORY / name)
     wrong: list[str] = []
     fresh: list[tuple[Block, str]] = []
@@ -76,7 +79,7 @@ def run_page(text: str, folder: Path, environment: dict[str, str] | None = None)
             if code != wanted:
                 wrong.append(f"line {line}: exit code {code}, expected {wanted}\n{printed[-3000:]}")
         else:
-            shown = merged(block.code, printed)
+            shown = printed if "example" in block.words else merged(block.code, printed)
             if shown is None:
                 wrong.append(f"line {line}: the output is\n{printed}\nand the page shows\n{block.code}")
                 shown = printed
@@ -144,6 +147,31 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
+@contextmanager
+def _cluster(text: str) -> Iterator[dict[str, str]]:
+    """What a page that needs SLURM gets: the environment of the throw-away cluster of the tests."""
+    if not needs(text, "slurm"):
+        yield {}
+        return
+    where = REPOSITORY / "tests" / "slurm" / "sandbox.py"
+    spec = importlib.util.spec_from_file_location("fastmoco_slurm_sandbox", where)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with tempfile.TemporaryDirectory() as folder:
+        sandbox = module.Sandbox(Path(folder))
+        try:
+            yield for_blocks(sandbox.start().environment)
+        finally:
+            sandbox.stop()
+
+
+def for_blocks(environment: dict[str, str]) -> dict[str, str]:
+    """What the blocks need of a sandbox's environment."""
+    return {"SLURM_CONF": environment["SLURM_CONF"], "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}"}
+
+
 def _main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pages", nargs="+", type=Path)
@@ -152,8 +180,8 @@ def _main() -> int:
     failed = False
     for page in arguments.pages:
         text = page.read_text(encoding="utf-8")
-        with tempfile.TemporaryDirectory() as folder:
-            fresh, wrong = run_page(text, Path(folder).resolve())
+        with tempfile.TemporaryDirectory() as folder, _cluster(text) as environment:
+            fresh, wrong = run_page(text, Path(folder).resolve(), environment)
         if arguments.write:
             page.write_text(fresh, encoding="utf-8")
         for sentence in wrong:
