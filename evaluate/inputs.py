@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from evaluate.guards import check_labels, check_same_classes
 from evaluate.protocols.images import ImageProtocol
 from evaluate.task import Job
+from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import few
+from pretrain.data.torchvision_sets import facts
 from pretrain.data.transforms import TestTransform, test_transform
 from pretrain.errors import InputError
 from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
@@ -42,6 +44,18 @@ def job_images(job: Job) -> tuple[ImageSet, ImageSet]:
         check_labels(images)
     check_same_classes(train, test)
     return limited(train, protocol.train_limit, job.seed), limited(test, protocol.test_limit, job.seed)
+
+
+def main_metric(job: Job, multi_label: bool) -> str:
+    """What stands first in the results and what settings are chosen by: "mAP", "top1" or "mean_per_class"."""
+    protocol = job.protocol
+    assert isinstance(protocol, ImageProtocol)
+    if multi_label:
+        return "mAP"
+    if protocol.metric != "auto":
+        return protocol.metric
+    entry = job.catalog.entry(job.data)
+    return facts(entry.name).metric if isinstance(entry, TorchvisionEntry) else "top1"
 
 
 def test_images(job: Job, split: str) -> ImageSet:

@@ -33,7 +33,10 @@ def run(job: Job) -> list[Metric]:
     """
     protocol = job.protocol
     assert isinstance(protocol, KnnProtocol)
-    train, test, classes = job_features(job)
+    found = job_features(job)
+    if found is None:
+        return []
+    train, test, classes = found.train, found.test, len(found.classes)
     ks = usable_ks(protocol, len(train))
     top5 = {k: np.zeros((len(test), min(5, classes)), dtype=np.int64) for k in ks}
     once = EachOnce(len(test))
@@ -48,7 +51,9 @@ def run(job: Job) -> list[Metric]:
             bar.advance(stop - start)
     once.check()
     metrics.save_correct(job.out, top5[protocol.k][:, 0] == test.labels)
-    rows = metrics.accuracies(top5[protocol.k], test.labels, classes, seed=job.seed, detail={"k": protocol.k})
+    rows = metrics.accuracies(
+        top5[protocol.k], test.labels, classes, seed=job.seed, detail={"k": protocol.k}, main=found.metric
+    )
     for k in ks[1:]:
         correct = top5[k][:, 0] == test.labels
         rows.append(metrics.share(f"top1/k{k}", correct, seed=job.seed, n=len(test), detail={"k": k}))

@@ -11,12 +11,10 @@ from safetensors.torch import save
 
 from evaluate import metrics
 from evaluate.features import Features
-from evaluate.inputs import test_input
-from evaluate.probe_data import features_of, job_features, split_off_mask
+from evaluate.probe_data import JobFeatures, job_features, split_off
 from evaluate.protocols.logreg import LogregProtocol
 from evaluate.regression import Objective, Part, fit
 from evaluate.task import Job
-from pretrain.errors import InputError
 from pretrain.files import write_bytes, write_json
 from pretrain.interrupt import stop_request
 from pretrain.progress import progress
@@ -35,9 +33,11 @@ def run(job: Job) -> list[Metric]:
     """
     protocol = job.protocol
     assert isinstance(protocol, LogregProtocol)
-    train, test, classes = job_features(job)
-    fitted, judged, held_out = _split(job, protocol, train)
-    metric = "mAP" if train.labels.ndim == 2 else "top1" if protocol.metric == "auto" else protocol.metric
+    found = job_features(job)
+    if found is None:
+        return []
+    test, classes, metric = found.test, len(found.classes), found.metric
+    fitted, judged, held_out = _split(found, protocol, job.seed)
     objective = Objective(fitted, classes)
     tried: list[dict[str, Any]] = []
     points: list[np.ndarray] = []
@@ -45,15 +45,15 @@ def run(job: Job) -> list[Metric]:
         for C in protocol.grid():
             if stop.requested:
                 raise stop.leave("run the same command again; the features are cached")
-            found, point = fit(
+            regression, point = fit(
                 objective,
                 C,
                 start=points[-1] if points else None,
                 max_iterations=protocol.max_iterations,
                 tolerance=protocol.tolerance,
             )
-            score = held_out_score(found.scores(judged), judged, held_out, metric)
-            tried.append({"C": C, metric: score, "iterations": found.iterations})
+            score = held_out_score(regression.scores(judged), judged, held_out, metric)
+            tried.append({"C": C, metric: score, "iterations": regression.iterations})
             points.append(point)
             bar.advance(score=score)
     best = int(np.argmax([one[metric] for one in tried]))  # of equals the first: the smallest C
@@ -62,7 +62,7 @@ def run(job: Job) -> list[Metric]:
     # Retrained on all of train (and val), from the chosen solution; the coordinates belong to the objective, so the
     # start is only near, which is all a start needs to be.
     everything = [Part(part.features, np.ones(len(part.features), dtype=bool)) for part in fitted]
-    if judged is not train:
+    if judged is not found.train:
         everything.append(Part(judged, np.ones(len(judged), dtype=bool)))
     final, _point = fit(
         Objective(everything, classes),
@@ -80,9 +80,8 @@ def run(job: Job) -> list[Metric]:
     detail = {"C": C, "held_out_score": tried[best][metric]}
     scores = final.scores(test)
     if test.labels.ndim == 2:
-        names = job.catalog.images(job.data, "train").classes
         return metrics.mean_average_precision(
-            scores, test.labels, test.ignored, names, seed=job.seed, selection="held_out", detail=detail
+            scores, test.labels, test.ignored, found.classes, seed=job.seed, selection="held_out", detail=detail
         )
     top5 = metrics.top_classes(scores)
     metrics.save_correct(job.out, top5[:, 0] == test.labels)
@@ -91,19 +90,12 @@ def run(job: Job) -> list[Metric]:
     )
 
 
-def _split(job: Job, protocol: LogregProtocol, train: Features) -> tuple[list[Part], Features, np.ndarray]:
+def _split(found: JobFeatures, protocol: LogregProtocol, seed: int) -> tuple[list[Part], Features, np.ndarray]:
     """What to fit on, the features to choose on, and which of those count."""
-    if protocol.use_val and protocol.per_class is None:
-        try:
-            images = job.catalog.images(job.data, "val")
-        except InputError:
-            log.info("%s has no val split: %g of train is held out", job.data, protocol.held_out)
-        else:
-            first = job.catalog.images(job.data, "train")
-            transform = test_input(protocol, first, job.backbone.metadata.normalization)
-            val = features_of(job, images, transform)
-            return [Part(train, np.ones(len(train), dtype=bool))], val, np.ones(len(val), dtype=bool)
-    held_out = split_off_mask(train, protocol.held_out, job.seed)
+    train = found.train
+    if found.val is not None:
+        return [Part(train, np.ones(len(train), dtype=bool))], found.val, np.ones(len(found.val), dtype=bool)
+    held_out = split_off(train, protocol.held_out, seed)
     return [Part(train, ~held_out)], train, held_out
 
 
@@ -118,7 +110,4 @@ def held_out_score(scores: np.ndarray, judged: Features, counts: np.ndarray, met
             metrics.average_precision(kept[valid[:, k], k], labels[valid[:, k], k], eleven_point=True) for k in columns
         ]
         return 100.0 * float(np.mean(aps))
-    correct = scores[counts].argmax(axis=1) == labels
-    if metric == "top1":
-        return 100.0 * float(correct.mean())
-    return 100.0 * float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+    return float(metrics.accuracy(scores[counts].argmax(axis=1) == labels, labels, metric))

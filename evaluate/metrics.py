@@ -45,6 +45,14 @@ def accuracies(
     return sorted(metrics, key=lambda metric: metric.name != main)
 
 
+def accuracy(correct: np.ndarray, labels: np.ndarray, metric: str) -> np.ndarray:
+    """top1 or mean_per_class in percent, without interval: (..., N) bool which were right, (N,) labels -> (...)."""
+    if metric == "top1":
+        return 100.0 * correct.mean(axis=-1)
+    present = np.unique(labels)
+    return 100.0 * np.stack([correct[..., labels == label].mean(axis=-1) for label in present]).mean(axis=0)
+
+
 def share(name: str, correct: np.ndarray, *, seed: int, **fields: Any) -> Metric:
     """The percentage of `correct` (N,) bool, with its 95 % bootstrap interval over images."""
     value, ci95 = _share(correct, seed)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from evaluate import metrics
 from evaluate.features import Features, extract
 from evaluate.guards import check_weights_are_the_files, frozen
-from evaluate.inputs import job_images, test_input
+from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.linear import PROTOCOLS, LinearProtocol
 from evaluate.representation import has_tokens, represent_many
 from evaluate.task import Job
@@ -36,6 +36,8 @@ from results.row import Metric
 
 log = logging.getLogger("fastmoco")
 
+Sees = tuple[int, bool]  # which representation: (layers, patch_average)
+
 CHUNK = 256  # images through the frozen backbone at once; more would only take memory
 
 
@@ -48,7 +50,7 @@ class Kind:
     base_lr: float
 
     @property
-    def sees(self) -> tuple[int, bool]:
+    def sees(self) -> Sees:
         """Which representation: (layers, patch_average)."""
         return self.layers, self.patch_average
 
@@ -75,57 +77,81 @@ def run(job: Job) -> list[Metric]:
     if len(kinds) > 1:
         rest, chosen_on = carve(train.labels, protocol.held_out, job.seed)
         train, held_out = train.subset(rest), train.subset(chosen_on)
+    everything, held_out = train, None
+    if len(kinds) > 1:
+        rest, chosen_on = carve(train.labels, protocol.held_out, job.seed)
+        train, held_out = everything.subset(rest), everything.subset(chosen_on)
     transform = test_input(protocol, train, job.backbone.metadata.normalization)
-
-    def features(images: ImageSet) -> dict[tuple[int, bool], Features]:
-        return {
-            sees: extract(job.backbone, images, transform, job.device, job.cache, layers=sees[0], patch_average=sees[1])
-            for sees in sorted({kind.sees for kind in kinds})
-        }
-
+    metric, classes = main_metric(job, train.multi_label), len(train.classes)
+    preset = PROTOCOLS.get(protocol.name)
     trunk = job.backbone.module if job.device.type == "cpu" else copy.deepcopy(job.backbone.module).to(job.device)
     with process_group(job.device, job.out) as ranks, stop_request() as stop, frozen(trunk):
-        subject = Probe(trunk, kinds, len(train.classes), features(test), protocol, job.seed)
-        preset = PROTOCOLS.get(protocol.name)
-        training = Training(
-            job,
-            subject,
-            train,
-            probe_transform(protocol, transform, job.seed),
-            test.labels,
-            ranks,
-            stop,
-            preset if isinstance(preset, LinearProtocol) else None,
-        )
-        trained = training.run()
-    if held_out is None:
-        rows = last_and_best(trained, test.labels, len(train.classes), job.seed)
-        which, predictions = 0, trained.last
-    else:
-        which, scores = subject.choose(features(held_out), held_out.labels)
-        predictions = subject.predict(which, subject.test)
-        detail = _described(kinds[which], scores[which])
-        rows = metrics.accuracies(
-            predictions, test.labels, len(train.classes), seed=job.seed, selection="held_out", detail=detail
-        )
+
+        def features(images: ImageSet, of: list[Kind]) -> dict[Sees, Features]:
+            return {
+                sees: extract(
+                    job.backbone,
+                    images,
+                    transform,
+                    job.device,
+                    job.cache,
+                    layers=sees[0],
+                    patch_average=sees[1],
+                    ranks=ranks,
+                )
+                for sees in sorted({kind.sees for kind in of})
+            }
+
+        def trained(of: list[Kind], images: ImageSet, stage: str = "") -> tuple[Probe, Trained]:
+            probe = Probe(trunk, of, classes, features(test, of), protocol, job.seed)
+            training = Training(
+                job,
+                probe,
+                images,
+                probe_transform(protocol, transform, job.seed),
+                test.labels,
+                ranks,
+                stop,
+                preset if isinstance(preset, LinearProtocol) else None,
+                metric=metric,
+                stage=stage,
+            )
+            return probe, training.run()
+
+        probe, result = trained(kinds, train)
+        if held_out is None:
+            rows = last_and_best(result, test.labels, classes, job.seed, metric)
+            which, predictions = 0, result.last
+        else:
+            which, scores = probe.choose(features(held_out, kinds), held_out.labels, metric)
+            predictions = probe.predict(which, probe.test)
+            if protocol.refit:
+                probe, result = trained([kinds[which]], everything, "refit")
+                predictions = result.last
+            detail = {**_described(kinds[which], scores[which]), "refit": protocol.refit}
+            rows = metrics.accuracies(
+                predictions, test.labels, classes, seed=job.seed, selection="held_out", detail=detail, main=metric
+            )
+            if ranks.is_main:
+                tried = [_described(kind, score) for kind, score in zip(kinds, scores, strict=True)]
+                write_json(job.out / "classifiers.json", {"chosen": which, "tried": tried})
     if ranks.is_main:
         metrics.save_correct(job.out, predictions[:, 0] == test.labels)
-        head = subject.module.heads[which]
+        head = probe.module.heads[which if len(probe.kinds) > 1 else 0]
         assert isinstance(head, nn.Linear)
         tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu().contiguous()}
         write_bytes(job.out / "head.safetensors", save(tensors))
-        if held_out is not None:
-            tried = [_described(kind, score) for kind, score in zip(kinds, scores, strict=True)]
-            write_json(job.out / "classifiers.json", {"chosen": which, "tried": tried})
         clear_state(job.out)
     return rows
 
 
-def last_and_best(trained: Trained, labels: np.ndarray, classes: int, seed: int) -> list[Metric]:
+def last_and_best(trained: Trained, labels: np.ndarray, classes: int, seed: int, main: str) -> list[Metric]:
     """The metrics after the last epoch, then those after the epoch that was best on test, marked as such."""
-    last = metrics.accuracies(trained.last, labels, classes, seed=seed, selection="last")
+    last = metrics.accuracies(trained.last, labels, classes, seed=seed, selection="last", main=main)
     detail = {"epoch": trained.best_epoch}
-    return last + metrics.accuracies(trained.best, labels, classes, seed=seed, selection="best", detail=detail)
+    return last + metrics.accuracies(
+        trained.best, labels, classes, seed=seed, selection="best", detail=detail, main=main
+    )
 
 
 def classifiers(protocol: LinearProtocol, backbone: Backbone) -> list[Kind]:
@@ -149,7 +175,7 @@ def _described(kind: Kind, score: float) -> dict[str, float | int | bool]:
 class _Classifiers(nn.Module):
     """L linear classifiers; the loss is the sum of theirs, so that each gets the gradient of its own alone."""
 
-    def __init__(self, kinds: list[Kind], widths: dict[tuple[int, bool], int], classes: int, std: float, seed: int):
+    def __init__(self, kinds: list[Kind], widths: dict[Sees, int], classes: int, std: float, seed: int):
         super().__init__()
         self.kinds = kinds
         self.heads = nn.ModuleList()
@@ -162,7 +188,7 @@ class _Classifiers(nn.Module):
                 head.bias.zero_()
             self.heads.append(head)
 
-    def forward(self, seen: dict[tuple[int, bool], Tensor], labels: Tensor) -> Tensor:
+    def forward(self, seen: dict[Sees, Tensor], labels: Tensor) -> Tensor:
         pairs = zip(self.kinds, self.heads, strict=True)
         return torch.stack([F.cross_entropy(head(seen[kind.sees]), labels) for kind, head in pairs]).sum()
 
@@ -177,7 +203,7 @@ class Probe(Subject):
         trunk: Backbone,
         kinds: list[Kind],
         classes: int,
-        test: dict[tuple[int, bool], Features],
+        test: dict[Sees, Features],
         protocol: LinearProtocol,
         seed: int,
     ) -> None:
@@ -193,7 +219,7 @@ class Probe(Subject):
         self.groups = [(name, list(head.parameters()), kind.base_lr) for name, head, kind in heads]
 
     @torch.no_grad()
-    def inputs_of(self, images: Tensor) -> dict[tuple[int, bool], Tensor]:
+    def inputs_of(self, images: Tensor) -> dict[Sees, Tensor]:
         """(B, 3, H, W) -> each representation (B, D), without a graph: the trunk gets no gradient."""
         wanted = list(self.test)
         parts = [represent_many(self.trunk, chunk, wanted) for chunk in images.split(CHUNK)]
@@ -204,7 +230,7 @@ class Probe(Subject):
         return self.predict(0, self.test)
 
     @torch.no_grad()
-    def predict(self, which: int, features: dict[tuple[int, bool], Features]) -> np.ndarray:
+    def predict(self, which: int, features: dict[Sees, Features]) -> np.ndarray:
         """(N, min(5, K)) predictions of one classifier on cached features."""
         head, seen = self.module.heads[which], features[self.kinds[which].sees]
         return np.concatenate(
@@ -214,9 +240,10 @@ class Probe(Subject):
             ]
         )
 
-    def choose(self, features: dict[tuple[int, bool], Features], labels: np.ndarray) -> tuple[int, list[float]]:
-        """The classifier with the best top-1 on these images (of equals the first) and every one's, in percent."""
+    def choose(self, features: dict[Sees, Features], labels: np.ndarray, metric: str) -> tuple[int, list[float]]:
+        """The classifier with the best metric on these images (of equals the first) and every one's, in percent."""
         scores = [
-            100.0 * float((self.predict(which, features)[:, 0] == labels).mean()) for which in range(len(self.kinds))
+            float(metrics.accuracy(self.predict(which, features)[:, 0] == labels, labels, metric))
+            for which in range(len(self.kinds))
         ]
         return int(np.argmax(scores)), scores

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+
 import numpy as np
 
 from evaluate.features import Features, extract
-from evaluate.guards import check_labels, check_weights_are_the_files
-from evaluate.inputs import job_images, test_input
-from evaluate.protocols.images import FeatureProtocol
+from evaluate.guards import check_labels, check_same_classes, check_weights_are_the_files
+from evaluate.inputs import job_images, main_metric, test_input
+from evaluate.protocols.images import ChoosingProtocol, FeatureProtocol
 from evaluate.task import Job
+from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
-from pretrain.data.transforms import TestTransform
+from pretrain.distributed import process_group
 from pretrain.errors import InputError
 
+log = logging.getLogger("fastmoco")
 
-def job_features(job: Job) -> tuple[Features, Features, int]:
-    """Train and test features of a job and the number of classes.
+
+@dataclass(frozen=True)
+class JobFeatures:
+    """Features of a job's splits; `val` only where settings are to be chosen on it.
+
+    Attributes:
+        classes: their names, in the order of the labels.
+        metric: the main one: "mAP", "top1" or "mean_per_class".
+    """
+
+    train: Features
+    val: Features | None
+    test: Features
+    classes: tuple[str, ...]
+    metric: str
+
+
+def job_features(job: Job) -> JobFeatures | None:
+    """Train and test features of a job (and of val, to choose on); on any number of ranks, which share the images out.
 
     The weights are compared with the file's first; see `evaluate.guards.check_weights_are_the_files`.
+
+    Returns:
+        None in the ranks that have only helped: what follows is the first one's work.
 
     Raises:
         InputError: what `job_images` and `extract` refuse, or `per_class` larger than the smallest class.
@@ -27,26 +52,49 @@ def job_features(job: Job) -> tuple[Features, Features, int]:
     assert isinstance(protocol, FeatureProtocol)
     check_weights_are_the_files(job.backbone)
     train, test = job_images(job)
+    val = _val_images(job, train)
     if protocol.per_class is not None:
         train = few_shot(train, protocol.per_class, job.seed)
     transform = test_input(protocol, train, job.backbone.metadata.normalization)
+    with process_group(job.device, job.out) as ranks:
 
-    return features_of(job, train, transform), features_of(job, test, transform), len(train.classes)
+        def features(images: ImageSet) -> Features:
+            return extract(
+                job.backbone,
+                images,
+                transform,
+                job.device,
+                job.cache,
+                layers=protocol.layers,
+                patch_average=protocol.patch_average,
+                ranks=ranks,
+            )
+
+        found = JobFeatures(
+            features(train),
+            None if val is None else features(val),
+            features(test),
+            train.classes,
+            main_metric(job, train.multi_label),
+        )
+    return found if ranks.is_main else None
 
 
-def features_of(job: Job, images: ImageSet, transform: TestTransform) -> Features:
-    """The features of some images as the job's protocol sees them."""
+def _val_images(job: Job, train: ImageSet) -> ImageSet | None:
+    """The official val split where the protocol chooses on it and the set has one that is not part of train."""
     protocol = job.protocol
-    assert isinstance(protocol, FeatureProtocol)
-    return extract(
-        job.backbone,
-        images,
-        transform,
-        job.device,
-        job.cache,
-        layers=protocol.layers,
-        patch_average=protocol.patch_average,
-    )
+    if not isinstance(protocol, ChoosingProtocol) or not protocol.use_val or protocol.per_class is not None:
+        return None
+    entry = job.catalog.entry(job.data)
+    joined = isinstance(entry, TorchvisionEntry) and entry.join_val
+    if joined or "val" not in entry.splits():
+        why = "its train holds val (join_val)" if joined else "it has no val split"
+        log.info("%s: %s: %g of train is held out", job.data, why, protocol.held_out)
+        return None
+    val = job.catalog.images(job.data, "val")
+    check_labels(val)
+    check_same_classes(train, val)
+    return val
 
 
 def few_shot(images: ImageSet, per_class: int, seed: int) -> ImageSet:
@@ -64,18 +112,12 @@ def few_shot(images: ImageSet, per_class: int, seed: int) -> ImageSet:
     return chosen
 
 
-def split_off(features: Features, fraction: float, seed: int) -> tuple[Features, Features]:
-    """(rest, held out): a stratified part of the training features to choose settings on, drawn from the seed.
+def split_off(features: Features, fraction: float, seed: int) -> np.ndarray:
+    """(N,) bool, True for a stratified part of the training images to choose settings on, drawn from the seed.
 
     Raises:
         InputError: so few images that one of the parts is empty.
     """
-    held_out = split_off_mask(features, fraction, seed)
-    return features.subset(np.flatnonzero(~held_out)), features.subset(np.flatnonzero(held_out))
-
-
-def split_off_mask(features: Features, fraction: float, seed: int) -> np.ndarray:
-    """(N,) bool, True for the images that `split_off` holds out. Raises InputError as it does."""
     rest, held_out = carve(features.labels, fraction, seed)
     if not len(rest):
         raise InputError(f"held_out {fraction} of {len(features)} training images leaves none to train on")

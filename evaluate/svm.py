@@ -37,10 +37,12 @@ def run(job: Job) -> list[Metric]:
     """
     protocol = job.protocol
     assert isinstance(protocol, SvmProtocol)
-    train, test, classes = job_features(job)
+    found = job_features(job)
+    if found is None:
+        return []
+    train, test, names = found.train, found.test, found.classes
     if train.labels.ndim != 2:
         raise InputError(f"'{job.data}' has one label an image: svm is for several (VOC07); use linear or logreg")
-    names = job.catalog.images(job.data, "train").classes
     positives = train.labels.sum(axis=0)
     if positives.min() < protocol.folds:
         scarce = names[int(positives.argmin())]
@@ -50,9 +52,9 @@ def run(job: Job) -> list[Metric]:
         )
     # liblinear wants all of train in memory, in float64: 5,011 x 2048 of VOC07 are 82 MB.
     x, x_test = (_matrix(features, protocol.l2_normalize) for features in (train, test))
-    scores = np.empty((len(test), classes))
+    scores = np.empty((len(test), len(names)))
     chosen: dict[str, dict[str, object]] = {}
-    with progress("SVMs", classes, unit="classes") as bar, stop_request() as stop:
+    with progress("SVMs", len(names), unit="classes") as bar, stop_request() as stop:
         for k, name in enumerate(names):
             if stop.requested:
                 raise stop.leave("run the same command again; the features are cached")

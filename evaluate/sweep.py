@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from safetensors.torch import save
 
 from evaluate import metrics
-from evaluate.heads import epochs_for, predict, scaling_of, train_heads
+from evaluate.features import Features
+from evaluate.heads import Heads, epochs_for, predict, scaling_of, train_heads
 from evaluate.probe_data import job_features, split_off
 from evaluate.protocols.base import scaled_lr
 from evaluate.protocols.linear import SweepProtocol
@@ -35,10 +37,18 @@ def run(job: Job) -> list[Metric]:
     """
     protocol = job.protocol
     assert isinstance(protocol, SweepProtocol)
-    train, test, classes = job_features(job)
+    found = job_features(job)
+    if found is None:
+        return []
+    train, test, classes, metric = found.train, found.test, len(found.classes), found.metric
     if train.labels.ndim == 2:
         raise InputError(f"'{job.data}' has several labels an image: use the tasks svm or logreg")
-    fit, held_out = split_off(train, protocol.held_out, job.seed)
+    if found.val is not None:
+        fit, held_out, everything = train, found.val, train.joined(found.val)
+    else:
+        chosen_on = split_off(train, protocol.held_out, job.seed)
+        fit, held_out = train.subset(np.flatnonzero(~chosen_on)), train.subset(np.flatnonzero(chosen_on))
+        everything = train
     pairs = list(itertools.product(sorted(protocol.weight_decays, reverse=True), sorted(protocol.lrs)))
     lrs = [scaled_lr(base, "linear", REFERENCE_BATCH, protocol.batch_size) for _decay, base in pairs]
     log.info(
@@ -46,7 +56,7 @@ def run(job: Job) -> list[Metric]:
         *(min(protocol.lrs), max(protocol.lrs), REFERENCE_BATCH, min(lrs), max(lrs), protocol.batch_size),
     )
 
-    def trained(features, which):
+    def trained(features: Features, which: Sequence[int]) -> Heads:
         return train_heads(
             features,
             classes,
@@ -63,16 +73,16 @@ def run(job: Job) -> list[Metric]:
 
     with stop_request() as stop:
         heads = trained(fit, range(len(pairs)))
-        scores = held_out_scores(predict(heads, held_out, job.device), held_out.labels, protocol.metric)
+        scores = held_out_scores(predict(heads, held_out, job.device), held_out.labels, metric)
         if np.isnan(scores).all():
             raise RunFailedError(f"all {len(pairs)} classifiers diverged: expected smaller lrs than {protocol.lrs}")
         # Of equal scores the first: the largest weight decay, then the smallest lr.
         best = int(np.nanargmax(scores))
-        chosen = trained(train, [best]) if protocol.refit else heads.one(best)
+        chosen = trained(everything, [best]) if protocol.refit else heads.one(best)
     decay, base = pairs[best]
-    _say(protocol, pairs, scores, best)
+    _say(protocol, metric, pairs, scores, best)
     tried = [
-        {"base_lr": pair[1], "weight_decay": pair[0], "lr": lr, protocol.metric: None if np.isnan(score) else score}
+        {"base_lr": pair[1], "weight_decay": pair[0], "lr": lr, metric: None if np.isnan(score) else score}
         for pair, lr, score in zip(pairs, lrs, scores.tolist(), strict=True)
     ]
     write_json(job.out / "sweep.json", {"chosen": best, "held_out_images": len(held_out), "tried": tried})
@@ -82,24 +92,19 @@ def run(job: Job) -> list[Metric]:
     metrics.save_correct(job.out, top5[:, 0] == test.labels)
     detail = {"base_lr": base, "weight_decay": decay, "held_out_score": float(scores[best]), "refit": protocol.refit}
     return metrics.accuracies(
-        top5, test.labels, classes, seed=job.seed, selection="held_out", detail=detail, main=protocol.metric
+        top5, test.labels, classes, seed=job.seed, selection="held_out", detail=detail, main=metric
     )
 
 
 def held_out_scores(top: np.ndarray, labels: np.ndarray, metric: str) -> np.ndarray:
     """(L, N, k) predictions -> (L,) scores in percent; NaN for a classifier that diverged."""
-    correct = top[:, :, 0] == labels  # (L, N)
-    if metric == "top1":
-        scores = 100.0 * correct.mean(axis=1)
-    else:
-        present = np.unique(labels)
-        scores = 100.0 * np.stack([correct[:, labels == label].mean(axis=1) for label in present]).mean(axis=0)
+    scores = metrics.accuracy(top[:, :, 0] == labels, labels, metric)  # (L,)
     return np.where((top[:, :, 0] < 0).all(axis=1), np.nan, scores)
 
 
-def _say(protocol: SweepProtocol, pairs: list[tuple[float, float]], scores: np.ndarray, best: int) -> None:
+def _say(protocol: SweepProtocol, metric: str, pairs: list[tuple[float, float]], scores: np.ndarray, best: int) -> None:
     decay, base = pairs[best]
-    log.info("sweep: base lr %g, weight decay %g chosen, held-out %s %.2f", base, decay, protocol.metric, scores[best])
+    log.info("sweep: base lr %g, weight decay %g chosen, held-out %s %.2f", base, decay, metric, scores[best])
     if len(protocol.lrs) > 1 and base in (min(protocol.lrs), max(protocol.lrs)):
         log.warning("sweep: the chosen lr %g is at the edge of the grid %s: widen it", base, sorted(protocol.lrs))
     if np.isnan(scores).any():

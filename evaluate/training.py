@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
 from evaluate.lars import LarsAfterMomentum, LarsLrInMomentum
+from evaluate.metrics import accuracy
 from evaluate.protocols.training import TrainingProtocol
 from evaluate.task import Job
 from evaluate.train_data import check_batch, train_batches
@@ -89,7 +90,11 @@ def build_optimizer(protocol: TrainingProtocol, groups: list[tuple[str, list[nn.
 
 
 class Training:
-    """One training of a subject; `run` starts or resumes it. All ranks call, rank 0 writes."""
+    """One training of a subject; `run` starts or resumes it. All ranks call, rank 0 writes.
+
+    `metric` is what `best` is the best of. A second training of the same run has a `stage` of its own, the name of the
+    folder in `out` for its state and curves.
+    """
 
     def __init__(
         self,
@@ -101,6 +106,9 @@ class Training:
         ranks: Ranks,
         stop: StopRequest,
         preset: TrainingProtocol | None,
+        *,
+        metric: str = "top1",
+        stage: str = "",
     ) -> None:
         assert isinstance(job.protocol, TrainingProtocol)
         self.job, self.protocol, self.subject, self.images = job, job.protocol, subject, images
@@ -110,8 +118,9 @@ class Training:
         self.steps_per_epoch = self.protocol.steps_per_epoch or batches
         self.steps = self.protocol.epochs * self.steps_per_epoch
         self.optimizer = build_optimizer(self.protocol, subject.groups)
-        self.states = StateStore(job.out / "state")
-        self.best: tuple[float, int, np.ndarray] | None = None  # top-1 %, epoch, predictions
+        self.metric, self.out = metric, job.out / stage
+        self.states = StateStore(self.out / "state")
+        self.best: tuple[float, int, np.ndarray] | None = None  # metric %, epoch, predictions
         if ranks.is_main:
             base_lrs = {name: base_lr for name, _members, base_lr in subject.groups}
             log.info(self.protocol.lr_line(base_lrs, preset))
@@ -126,7 +135,7 @@ class Training:
         """
         start = self._restore()
         module = self._parallel()
-        curves = Curves(self.job.out, resume_step=start) if self.ranks.is_main else None
+        curves = Curves(self.out, resume_step=start) if self.ranks.is_main else None
         last: np.ndarray | None = None
         try:
             with progress(self.protocol.name, self.steps, unit="steps", start=start) as bar:
@@ -185,11 +194,11 @@ class Training:
         epoch = done // self.steps_per_epoch
         if epoch % self.protocol.eval_every_epochs == 0 or done == self.steps:
             last = self.subject.measure()
-            top1 = 100.0 * float((last[:, 0] == self.test_labels).mean())
-            if self.best is None or top1 > self.best[0]:
-                self.best = (top1, epoch, last)
+            score = float(accuracy(last[:, 0] == self.test_labels, self.test_labels, self.metric))
+            if self.best is None or score > self.best[0]:
+                self.best = (score, epoch, last)
             if curves is not None:
-                curves.add(done, {"test_top1": top1})
+                curves.add(done, {f"test_{self.metric}": score})
         if self.ranks.is_main:
             self.states.save(done, self._state())
         return last
@@ -211,8 +220,8 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
         }
         if self.best is not None:
-            top1, epoch, predictions = self.best
-            state["best"] = {"top1": top1, "epoch": epoch, "predictions": torch.from_numpy(predictions)}
+            score, epoch, predictions = self.best
+            state["best"] = {"score": score, "epoch": epoch, "predictions": torch.from_numpy(predictions)}
         return state
 
     def _made_of(self) -> dict[str, Any]:
@@ -238,12 +247,12 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         if "best" in state:
             best = state["best"]
-            self.best = (best["top1"], best["epoch"], best["predictions"].numpy())
+            self.best = (best["score"], best["epoch"], best["predictions"].numpy())
         log.info("resuming at step %d of %d", step, self.steps)
         return step
 
 
 def clear_state(out: Path) -> None:
-    """Remove the states of a finished run: its result is what stays."""
-    for path in (Path(out) / "state").glob("step_*.pt"):
+    """Remove the states of a finished run, of all its stages: its result is what stays."""
+    for path in Path(out).rglob("state/step_*.pt"):
         path.unlink()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from evaluate import metrics
 from evaluate.guards import EachOnce, check_weights_are_the_files
-from evaluate.inputs import batches, test_input
+from evaluate.inputs import batches, main_metric, test_input
 from evaluate.probe import last_and_best
 from evaluate.protocols.finetune import TunedProtocol
 from evaluate.task import Job
@@ -51,17 +51,18 @@ def tune(job: Job, train: ImageSet, test: ImageSet, preset: TunedProtocol | None
     if train.multi_label:
         raise InputError(f"'{job.data}' has several labels an image: use the tasks svm or logreg")
     transform = test_input(protocol, train, job.backbone.metadata.normalization)
+    metric = main_metric(job, train.multi_label)
     with process_group(job.device, job.out) as ranks, stop_request() as stop:
         subject = Tuned(job, protocol, len(train.classes), test, transform, ranks)
         augmented = probe_transform(protocol, transform, job.seed)
-        trained = Training(job, subject, train, augmented, test.labels, ranks, stop, preset).run()
+        trained = Training(job, subject, train, augmented, test.labels, ranks, stop, preset, metric=metric).run()
         if ranks.is_main:
             metrics.save_correct(job.out, trained.last[:, 0] == test.labels)
             head = subject.module.head
             tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu().contiguous()}
             write_bytes(job.out / "head.safetensors", save(tensors))
             clear_state(job.out)
-    return last_and_best(trained, test.labels, len(train.classes), job.seed)
+    return last_and_best(trained, test.labels, len(train.classes), job.seed, metric)
 
 
 class _Network(nn.Module):

@@ -45,6 +45,10 @@ def synthetic(n: int, width: int, seed: int) -> Features:
     return Features(values, np.arange(n), labels)
 
 
+def normalised(values: np.ndarray) -> np.ndarray:
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
 def seconds(work: Callable[[], object]) -> float:
     begin = time.process_time()
     work()
@@ -96,7 +100,7 @@ def knn_against_faiss(data: Features, queries: Features, repeats: int) -> tuple[
 
     faiss.omp_set_num_threads(1)
     protocol = PROTOCOLS["dino"]
-    train, query = (f.values / np.linalg.norm(f.values, axis=1, keepdims=True) for f in (data, queries))
+    train, query = (normalised(features.take(np.arange(len(features)))) for features in (data, queries))
     ours, theirs = [], []
     found: list[np.ndarray] = []
     reference: list[np.ndarray] = []

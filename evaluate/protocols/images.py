@@ -29,6 +29,10 @@ class ImageProtocol(TaskProtocol):
         train_limit, test_limit: use a stratified subset of this many images, drawn from the seed; for trying things.
             None uses them all.
         test_split: which split is measured; "auto" is the set's `test`, or its `val` where it has no `test`.
+        metric: the main metric, which stands first in the results and by which settings are chosen. "auto" is the one
+            the field reports for the set: mAP for several labels an image, mean_per_class for torchvision's
+            OxfordIIITPet, Flowers102, FGVCAircraft and Caltech101 (arXiv:1805.08974, table 1; ssl-transfer linear.py),
+            else top1.
     """
 
     resize: int = Field(default=256, ge=1)
@@ -39,6 +43,7 @@ class ImageProtocol(TaskProtocol):
     train_limit: int | None = Field(default=None, ge=2)
     test_limit: int | None = Field(default=None, ge=1)
     test_split: Literal["auto", "test", "val"] = "auto"
+    metric: Literal["auto", "top1", "mean_per_class"] = "auto"
 
 
 class FeatureProtocol(ImageProtocol):
@@ -54,3 +59,15 @@ class FeatureProtocol(ImageProtocol):
     layers: int = Field(default=1, ge=1)
     patch_average: bool = False
     per_class: int | None = Field(default=None, ge=1)
+
+
+class ChoosingProtocol(FeatureProtocol):
+    """Base of the protocols that choose a setting (lr, C) on images that are neither trained on nor tested.
+
+    Attributes:
+        held_out: fraction of train to choose on, where the set has no `val` split of its own or `use_val` is off.
+        use_val: choose on the set's official `val` split where it has one; the last training is on train and val.
+    """
+
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    use_val: bool = False

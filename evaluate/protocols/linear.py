@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
 from evaluate.protocols.base import TaskProtocol
-from evaluate.protocols.images import FeatureProtocol
+from evaluate.protocols.images import ChoosingProtocol
 from evaluate.protocols.training import TrainingProtocol
 
 
-class SweepProtocol(FeatureProtocol):
+class SweepProtocol(ChoosingProtocol):
     """Many linear classifiers at once on features taken once, without augmentation; one is chosen on held-out images.
 
     Every pair of `lrs` and `weight_decays` is a classifier of its own: SGD with momentum, cosine to 0, no warm-up,
-    weights drawn from N(0, 0.01). The pair with the best `metric` on a stratified `held_out` part of train is chosen;
-    with `refit` that one is trained again, from the same start and for as many epochs, on all of train, since the
-    protocols it is compared with train on all of it. The test set is looked at once, with the chosen one.
+    weights drawn from N(0, 0.01). The pair with the best `metric` on a stratified `held_out` part of train is chosen
+    (on the official val split with `use_val`); with `refit` that one is trained again, from the same start and for as
+    many epochs, on all of train (and val), since the protocols it is compared with train on all of it. The test set is
+    looked at once, with the chosen one.
 
     Attributes:
         lrs: base learning rates, at batch 256; the optimizer's lr is base * batch_size / 256.
@@ -27,8 +26,6 @@ class SweepProtocol(FeatureProtocol):
         standardize: shift and scale each feature by its mean and standard deviation over train (as the affine-free
             batch norm of MAE's linear probe does), so that one grid of lrs suits backbones of any output scale. The
             classifier stays linear in the features; the head that is saved has the scaling folded in.
-        held_out: fraction of train to choose on.
-        metric: what is chosen by, and the main metric.
     """
 
     lrs: tuple[float, ...] = Field(min_length=1)
@@ -38,9 +35,7 @@ class SweepProtocol(FeatureProtocol):
     batch_size: int = Field(default=1024, ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     standardize: bool = True
-    held_out: float = Field(default=0.1, gt=0, lt=1)
     refit: bool = True
-    metric: Literal["top1", "mean_per_class"] = "top1"
 
     @field_validator("lrs")
     @classmethod
@@ -62,8 +57,9 @@ class LinearProtocol(TrainingProtocol):
 
     The backbone stays in eval mode, so that its BN statistics stay too; a fingerprint before and after proves it.
     Several `base_lrs` (BYOL, DINOv2) are as many classifiers trained at once on the same images; the best one on the
-    `held_out` part of train is measured on test (BYOL does that; DINOv2's code chooses on the val set). With a single
-    classifier nothing is held out, and `last` and `best` are both reported.
+    `held_out` part of train is measured on test (BYOL does that; DINOv2's code chooses on the val set); with `refit` it
+    is first trained again, in the same way, on all of train. With a single classifier nothing is held out, and `last`
+    and `best` are both reported.
 
     Attributes:
         base_lrs: at the rule's reference batch.
@@ -71,14 +67,17 @@ class LinearProtocol(TrainingProtocol):
             classifiers see its pooled output.
         patch_averages: for ViTs, a classifier without (False) and with (True) the mean of the patch tokens.
         held_out: part of train to choose on where there are several classifiers.
+        refit: train the chosen one again on all of train; it has no part where there is one classifier.
     """
 
     base_lrs: tuple[float, ...] = Field(min_length=1)
     blocks: tuple[int, ...] = (1,)
     patch_averages: tuple[bool, ...] = (False,)
     held_out: float = Field(default=0.1, gt=0, lt=1)
+    refit: bool = False
 
 
+_LRS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _PROBE_EVERY = "this project: after every epoch"
 
 PROTOCOLS: dict[str, TaskProtocol] = {
@@ -86,7 +85,18 @@ PROTOCOLS: dict[str, TaskProtocol] = {
         name="sweep",
         source="this project, after dinov2 eval/linear.py (13 lrs over one backbone pass, cosine, momentum 0.9, wd 0) "
         "and mae main_linprobe.py (affine-free batch norm); unlike dinov2 it chooses on a part of train",
-        lrs=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+        lrs=_LRS,
+    ),
+    "transfer": SweepProtocol(
+        name="transfer",
+        source="this project: `sweep` with the images and splits of logreg's `transfer` (arXiv:1805.08974, appendix; "
+        "linusericsson/ssl-transfer linear.py): resize 224 bicubic, chosen on the official val split or 20 % of train, "
+        "retrained on both",
+        lrs=_LRS,
+        held_out=0.2,
+        use_val=True,
+        resize=224,
+        native_up_to_px=0,
     ),
     "moco_v2": LinearProtocol(
         name="moco_v2",
@@ -125,9 +135,13 @@ PROTOCOLS: dict[str, TaskProtocol] = {
         name="byol",
         source="deepmind-research byol/configs/eval.py: SGD Nesterov 0.2 * batch/256, 80 epochs, cosine by step, "
         "batch 1024; the five lrs: arXiv:2006.07733, appendix C.1; bicubic: byol/utils/dataset.py",
-        sources={"held_out": "byol/utils/dataset.py: 10,000 of 1,281,167 images are kept from train to choose on"},
+        sources={
+            "held_out": "byol/utils/dataset.py: 10,000 of 1,281,167 images are kept from train to choose on",
+            "refit": "byol/utils/dataset.py: its split TRAIN_AND_VALID is both",
+        },
         base_lrs=(0.05, 0.1, 0.2, 0.3, 0.4),
         held_out=0.0078,
+        refit=True,
         nesterov=True,
         lr_rule="linear",
         global_batch_size=1024,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from pydantic import Field
 
-from evaluate.protocols.images import FeatureProtocol
+from evaluate.protocols.images import ChoosingProtocol
 
 
-class LogregProtocol(FeatureProtocol):
+class LogregProtocol(ChoosingProtocol):
     """Multinomial logistic regression by L-BFGS on frozen features, the regularisation chosen on held-out images.
 
     The objective is scikit-learn's: C * (sum of the images' losses) + |W|^2 / 2, the bias not penalised. Of `grid_size`
@@ -20,21 +19,15 @@ class LogregProtocol(FeatureProtocol):
 
     Attributes:
         c_power_low, c_power_high, grid_size: the grid, 10 to these powers.
-        held_out: fraction of train to choose on, where the set has no `val` split of its own or `use_val` is off.
-        use_val: choose on the set's official `val` split where it has one.
         max_iterations: of L-BFGS for one C.
         tolerance: stop when no entry of the gradient of the mean loss, in standardised features, is larger.
-        metric: what is chosen by and the main metric; "auto" is mAP for several labels an image, else top1.
     """
 
     c_power_low: float = -6.0
     c_power_high: float = 5.0
     grid_size: int = Field(default=45, ge=1)
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    use_val: bool = False
     max_iterations: int = Field(default=1000, ge=1)
     tolerance: float = Field(default=1e-5, gt=0)
-    metric: Literal["auto", "top1", "mean_per_class"] = "auto"
 
     def grid(self) -> list[float]:
         """The values of C, smallest first."""
@@ -57,10 +50,10 @@ PROTOCOLS: dict[str, LogregProtocol] = {
     "transfer": LogregProtocol(
         name="transfer",
         source=f"{_KORNBLITH}: L-BFGS, 45 weights of the penalty from 10^-6 to 10^5 (C = 1 / weight), official val "
-        "split or 20 % of train, retrained on both; resize 224 bicubic, centre crop 224",
+        "split or 20 % of train, retrained on both; resize 224 bicubic, centre crop 224, CIFAR too",
         sources={
             "metric": "ssl-transfer linear.py: mean per class for Aircraft, Caltech-101, Flowers and Pets, mAP for "
-            "VOC07, else top-1; the transfer campaign sets it by data set",
+            "VOC07, else top-1",
             "max_iterations": "this project; scikit-learn's default of 100 does not converge",
         },
         c_power_low=-5.0,
@@ -68,6 +61,7 @@ PROTOCOLS: dict[str, LogregProtocol] = {
         held_out=0.2,
         use_val=True,
         resize=224,
+        native_up_to_px=0,
     ),
 }
 DEFAULT = "dinov2"

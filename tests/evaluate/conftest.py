@@ -16,7 +16,7 @@ from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.protocols.base import TaskProtocol
 from evaluate.task import Job, resolve_protocol
 from pretrain import backbones
-from pretrain.data.catalog import Catalog
+from pretrain.data.catalog import Catalog, Entry, ImageFolderEntry
 from pretrain.data.images import ImageSet, Source
 from pretrain.errors import InputError
 from pretrain.handover import BackboneMetadata
@@ -72,6 +72,10 @@ class FakeCatalog(Catalog):
     def __init__(self, **splits: ImageSet) -> None:
         super().__init__()
         self.splits = splits
+
+    def entry(self, name: str) -> Entry:
+        present = dict.fromkeys(self.splits, "-")
+        return ImageFolderEntry(format="imagefolder", **present)
 
     def images(self, name: str, split: str) -> ImageSet:
         if split not in self.splits:
