@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.request import RANDOM, CheckpointRef, Request
 from benchmarks.spec import CheckpointEntry, EvaluateEntry, PretrainEntry, Resources, SpecFile
+from evaluate.checkpoints.normalizations import preset
 from evaluate.task import resolve_protocol
 from pretrain.data.catalog import Catalog
 from pretrain.errors import InputError, unknown
@@ -172,6 +173,9 @@ class _Planner:
         assert entry.file is not None
         with self.file.at("checkpoints", label, "file"):
             files = self._files(entry.file)
+        if entry.normalization is not None:
+            with self.file.at("checkpoints", label, "normalization"):
+                preset(entry.normalization)
         for path in files:
             name = label if len(files) == 1 else f"{label}/{_stem(path)}"
             sha256 = sha256_of_file(path)
