@@ -16,16 +16,19 @@ import typer.main
 from generated_files import backbones_page, catalog_page, spec_page, tables_page
 from generated_presets import protocol_page, protocols_index, recipes_page
 from markdown_parts import NOTE, cell, table
+from pictures import FOLDER, PICTURES
 
 from benchmarks.cli import app
 from benchmarks.schema import TITLES, schema, shipped
-from evaluate.checkpoints.formats import FORMATS
+from evaluate.checkpoints.formats import FORMATS, PLAIN
 from evaluate.task import TASKS
 from pretrain.files import write_text
+from results.readme import refreshed
 from results.store import COLUMNS
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference"
+README = HERE.parent / "README.md"
 
 
 def walk(command: Any, words: list[str]) -> list[tuple[list[str], Any]]:
@@ -68,10 +71,13 @@ def formats_page() -> str:
         "A file is recognised by its structure, never by its name, and nothing in it is executed. Every format, as "
         "`fastmoco inspect` names it. [Add one](../tutorials/add_a_format.md).\n",
     ]
-    for one in FORMATS:
+    for one in (*FORMATS, PLAIN):
         facts = [
             ["told by", cell(one.told_by)],
-            ["encoder taken", " or ".join(f"`{pattern}`" for pattern in one.evaluated).replace("|", "\\|")],
+            [
+                "encoder taken",
+                " or ".join(f"`{pattern}`" for pattern in one.evaluated).replace("|", "\\|") or "the only one",
+            ],
             ["because", cell(one.because)],
             ["input", f"`{one.normalization}`" if one.normalization else "names cannot tell: `--normalization`"],
         ]
@@ -104,4 +110,7 @@ if __name__ == "__main__":
         write_text(REFERENCE / page, make())
     for name in TITLES:
         write_text(shipped(name), schema_text(name))
+    for name, draw in PICTURES.items():
+        write_text(FOLDER / name, draw())
+    write_text(README, refreshed(README.read_text(encoding="utf-8")))
     sys.exit(0)

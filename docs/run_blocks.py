@@ -6,7 +6,7 @@ Above a fenced block stands a comment that MkDocs does not show:
     <!-- run -->             run the block (bash or python); `exit=2` says how it must end; `long` and `slurm` say when
     <!-- output -->          what the run above prints; a line `...` stands for any lines, and `example` for all
 
-Blocks of one page run in order in one empty folder in which `benchmarks/`, `docs/` and `results/` are to be seen. Times, decimal
+Blocks of one page run in order in one empty folder that links to `benchmarks/`, `docs/` and `results/`. Times, decimal
 numbers and hashes of an output may differ from run to run, lines of progress are left out; all else must be as shown.
 `python docs/run_blocks.py [--write] PAGE...` runs pages; with --write the outputs shown are replaced by the real ones.
 """
