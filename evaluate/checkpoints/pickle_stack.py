@@ -119,7 +119,7 @@ class Stack:
 
     def _text(self, raw: memoryview | bytes) -> None:
         text = str(raw, "utf-8", "surrogatepass")
-        self._push(text, sys.getsizeof(text))  # one to four bytes a character
+        self._push(text, sys.getsizeof(text) + 16)  # one to four bytes a character, and what the allocator rounds up
 
     def _bytes(self, count: int) -> None:
         # Long ones are a tensor's numbers: a view of the file, no copy.

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from evaluate.checkpoints.containers import open_checkpoint
 from evaluate.checkpoints.inert import Record
+from evaluate.checkpoints.pickle_stack import FLOOR_BYTES, TIMES_FILE_SIZE
 from evaluate.checkpoints.rebuild import ArrayShell, Rebuild
 from evaluate.checkpoints.tensors import StoredTensor
 from pretrain.errors import InputError
@@ -373,12 +374,16 @@ def test_memory_stays_within_a_few_times_the_file(tmp_path: Path, piece: bytes) 
     path = tmp_path / "file.pkl"
     path.write_bytes(b"\x80\x04" + piece * (20_000_000 // len(piece)) + b".")
     program = (
-        "import resource, sys\n"
+        "import sys\n"
         "from evaluate.checkpoints.containers import open_checkpoint\n"
         "from pretrain.errors import InputError\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "def highest():  # not getrusage: its maximum begins with that of the process that started this one\n"
+        "    lines = open('/proc/self/status')\n"
+        "    return next(1024 * int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"
+        "before = highest()\n"
         "try:\n    open_checkpoint(sys.argv[1])\nexcept InputError:\n    pass\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(highest() - before)\n"
     )
     ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
-    assert int(ran.stdout) * 1024 < 8 * 20_000_000
+    # The budget, the mapped file, and the slack of growing lists.
+    assert int(ran.stdout) < 1.1 * (FLOOR_BYTES + (TIMES_FILE_SIZE + 1) * 20_000_000)
