@@ -1,4 +1,4 @@
-"""What looking into a checkpoint of 100 MB costs on Linux: seconds and memory, against torch's own loading of the same file.
+"""What looking into a checkpoint of 100 MB costs on Linux: seconds and memory, beside torch loading the same file.
 
 python -m benchmarks.perf.inspection [FILE]
 """
