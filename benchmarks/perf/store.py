@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,11 @@ def main(rows: int = 100_000) -> dict[str, float]:
             root = Path(temporary) / "runs"
             write_runs(root, rows, metrics)
             name = f"{rows // metrics} result.json of {metrics} metric{'s' if metrics > 1 else ''}"
-            seconds[name] = timed(lambda root=root: store.load([root]), rows)
+            seconds[name] = timed(partial(store.load, [root]), rows)
             if metrics == 1:
                 snapshot = Path(temporary) / "rows.parquet"
                 store.load([root]).export(snapshot)
-                seconds["snapshot"] = timed(lambda snapshot=snapshot: store.load([snapshot]), rows)
+                seconds["snapshot"] = timed(partial(store.load, [snapshot]), rows)
                 size = snapshot.stat().st_size
     for name, value in seconds.items():
         print(f"{rows} rows from {name}: {value:.2f} s (median of {REPEATS}, page cache warm)")
