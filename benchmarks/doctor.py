@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import evaluate.detection
 import evaluate.segmentation.library
-from benchmarks.execute import code_version
+from benchmarks.provenance import code_version
 from benchmarks.slurm import is_here, partitions
 from pretrain.errors import InputError
 

@@ -7,28 +7,23 @@ and at last `result.json`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import os
-import platform
-import resource
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.provenance import describe_run, device_for, device_name, now, peak_mem_bytes
 from benchmarks.request import Request
 from pretrain.data.catalog import Catalog
 from pretrain.errors import InputError, Interrupted
 from pretrain.files import write_json
-from results.row import Checkpoint, Data, Metric, Protocol, Result, Run, read_result, write_result
+from results.row import Checkpoint, Metric, Result, read_result, write_result
 
 if TYPE_CHECKING:
     import torch
@@ -36,17 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fastmoco")
 
 ATTEMPTS = "attempts.jsonl"
-_PACKAGES = (
-    "fastmoco",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scikit-learn",
-    "timm",
-    "detectron2",
-    "mmsegmentation",
-    "mmcv-lite",
-)
 
 
 def execute(request: Request, out: Path, *, resume: bool = True) -> Result | None:
@@ -75,80 +59,14 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
         checkpoint, metrics = _work(request, out, resume)
         ended = {
             "checkpoint": checkpoint,
-            "device": _device_name(device_for(request.device)),
-            "ended": _now(),
+            "device": device_name(device_for(request.device)),
+            "ended": now(),
             "wall_s": round(_earlier_wall_s(out) + time.monotonic() - began, 3),
-            "peak_mem_bytes": _peak_mem_bytes(),
+            "peak_mem_bytes": peak_mem_bytes(),
         }
         result = Result(run=run.model_copy(update=ended), metrics=metrics)
         write_result(out, result)
     return result
-
-
-def describe_run(request: Request) -> Run:
-    """What `run.json` says: all of the request, with the versions of code and packages and where it runs."""
-    from pretrain.distributed import ranks_from_environment
-
-    reference = request.checkpoint
-    return Run(
-        run_id=request.run_id,
-        campaign=request.campaign,
-        kind=request.kind,
-        task=request.task,
-        protocol=Protocol(name=request.settings_name, values=request.settings),
-        checkpoint=Checkpoint(
-            label=reference.label, ref=reference.ref or f"run:{reference.from_run}", sha256=reference.sha256
-        )
-        if reference
-        else None,
-        data=Data(name=request.data, identity=request.data_identity),
-        seed=request.seed,
-        code_version=code_version(),
-        packages=package_versions(),
-        command=sys.argv,
-        world_size=ranks_from_environment().world_size,
-        host=socket.gethostname(),
-        started=_now(),
-    )
-
-
-def device_for(wish: str) -> torch.device:
-    """The device a run computes on: `auto` is the GPU of this rank where there is one.
-
-    Raises:
-        InputError: CUDA was asked for and there is none.
-    """
-    import torch
-
-    from pretrain.distributed import ranks_from_environment
-
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' was asked for, but this machine offers no CUDA device; use cpu or auto")
-    if wish == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", ranks_from_environment().local_rank % torch.cuda.device_count())
-
-
-def code_version() -> str:
-    """The package's version, and the commit where the code runs from a git checkout."""
-    version = importlib.metadata.version("fastmoco")
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return version
-    return f"{version}+{commit}"
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that a number may depend on."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _work(request: Request, out: Path, resume: bool) -> tuple[Checkpoint | None, list[Metric]]:
@@ -272,7 +190,7 @@ def _attempt(out: Path) -> Iterator[float]:
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     who = {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
-    _note(out, {"event": "start", "at": _now(), **who})
+    _note(out, {"event": "start", "at": now(), **who})
     outcome = "failed"
     try:
         yield began
@@ -281,7 +199,7 @@ def _attempt(out: Path) -> Iterator[float]:
         outcome = "interrupted"
         raise
     finally:
-        _note(out, {"event": outcome, "at": _now(), "wall_s": round(time.monotonic() - began, 3), **who})
+        _note(out, {"event": outcome, "at": now(), "wall_s": round(time.monotonic() - began, 3), **who})
 
 
 def attempts(out: Path) -> list[dict[str, Any]]:
@@ -307,24 +225,3 @@ def _note(out: Path, line: dict[str, Any]) -> None:
 
 def _earlier_wall_s(out: Path) -> float:
     return sum(line.get("wall_s", 0.0) for line in attempts(out))
-
-
-def _device_name(device: torch.device) -> str:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def _peak_mem_bytes() -> int:
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -21,6 +21,7 @@ from benchmarks import slurm
 from benchmarks.campaign import PlannedRun
 from benchmarks.jobs import JOB_PREFIX, Job, group
 from benchmarks.lease import LeaseHeldError, lease
+from benchmarks.opened import Campaign
 from benchmarks.process import HELD, LOG, clear_failure, note_crash, start_worker, was_interrupted
 from benchmarks.rundir import campaign_dir, clear_cancelled, is_cancelled, is_done, prepare, root_tag, run_dir
 from benchmarks.sites import resources_of
@@ -28,9 +29,6 @@ from benchmarks.spec import Resources
 from benchmarks.status import counts, survey
 from pretrain.errors import InputError
 from pretrain.interrupt import StopRequest, stop_request
-
-if TYPE_CHECKING:
-    from benchmarks.session import Campaign
 
 log = logging.getLogger("fastmoco")
 

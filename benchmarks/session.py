@@ -1,43 +1,21 @@
-"""A campaign as its commands see it: the spec, its plan and its root; running, cancelling and retrying it."""
+"""Running, cancelling and retrying a campaign, and writing its tables."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import show
-from benchmarks.campaign import Plan, PlannedRun, check_backbones, make_plan
+from benchmarks.campaign import PlannedRun, check_backbones
 from benchmarks.lease import holder
+from benchmarks.opened import Campaign
 from benchmarks.rundir import campaign_dir, is_done, note_cancelled, run_dir
-from benchmarks.spec import Launch, SpecFile, load_spec
 from benchmarks.status import survey
-from pretrain.data.catalog import Catalog
 from pretrain.errors import InputError
 from pretrain.files import write_text
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """What every campaign command works on. `cluster` is the spec's launcher, or the one of the command line."""
-
-    file: SpecFile
-    plan: Plan
-    root: Path
-    cluster: str
-    launch: Launch
-    catalog: Catalog
-
-
-def open_campaign(spec: Path, root: Path, catalog: Catalog, *, cluster: str | None, site: str | None) -> Campaign:
-    """Read a spec and plan it. Raises InputError for whatever is wrong with it."""
-    from benchmarks.sites import with_site
-
-    file = load_spec(spec)
-    launch = with_site(file, site)
-    return Campaign(file, make_plan(file, catalog), Path(root).absolute(), cluster or launch.cluster, launch, catalog)
 
 
 def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dict[str, int] | None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -17,14 +16,12 @@ from rich.table import Table
 from benchmarks.campaign import Plan, PlannedRun
 from benchmarks.cost import Estimator
 from benchmarks.jobs import group
+from benchmarks.opened import Campaign
 from benchmarks.process import LOG, read_failure
 from benchmarks.rundir import campaign_dir, is_done, run_dir
 from benchmarks.sites import resources_of
 from benchmarks.status import JobState, RunStatus, clock, counts, main_metric, survey
 from results.row import read_result
-
-if TYPE_CHECKING:
-    from benchmarks.session import Campaign
 
 log = logging.getLogger("fastmoco")
 

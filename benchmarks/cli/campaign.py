@@ -167,7 +167,7 @@ def explain(
 
 
 def _campaign(spec: Path, root: Path, catalog: Path | None, cluster: str | None, site: str | None):  # type: ignore[no-untyped-def]
-    from benchmarks.session import open_campaign
+    from benchmarks.opened import open_campaign
 
     return open_campaign(spec, root, load_catalog(catalog), cluster=cluster, site=site)
 

@@ -1,0 +1,30 @@
+"""A campaign opened for its commands: the spec, its plan, its root, and how it is launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.campaign import Plan, make_plan
+from benchmarks.sites import with_site
+from benchmarks.spec import Launch, SpecFile, load_spec
+from pretrain.data.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What every campaign command works on. `cluster` is the spec's launcher, or the one of the command line."""
+
+    file: SpecFile
+    plan: Plan
+    root: Path
+    cluster: str
+    launch: Launch
+    catalog: Catalog
+
+
+def open_campaign(spec: Path, root: Path, catalog: Catalog, *, cluster: str | None, site: str | None) -> Campaign:
+    """Read a spec and plan it. Raises InputError for whatever is wrong with it."""
+    file = load_spec(spec)
+    launch = with_site(file, site)
+    return Campaign(file, make_plan(file, catalog), Path(root).absolute(), cluster or launch.cluster, launch, catalog)
