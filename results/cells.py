@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -12,12 +10,14 @@ from pretrain.errors import InputError
 from results import published as published_numbers
 from results.contest import ALPHA, embolden
 from results.definition import ColumnDefinition, Definition, Filter, RowDefinition
-from results.matching import matches
-from results.measuring import measure
+from results.lookup import Lookup, Row, records
+from results.measuring import Evidence, measure
 from results.store import Store
 from results.table import Cell, Column, Mark, Published, Table
 
 _ORDER = ("last", "held_out", "best")
+# What a cell is not made from: it would only be carried along.
+_NOT_NEEDED = ["campaign", "packages", "command", "code_version", "device", "host", "started", "checkpoint_detail"]
 _IDENTITY = ["checkpoint", "method", "backbone", "recipe", "epoch", "pretrain_data"]
 
 
@@ -27,28 +27,31 @@ def build(name: str, definition: Definition, store: Store) -> Table:
     Raises:
         InputError: the definition leaves open which of several published numbers is meant.
     """
-    frame = _narrowed(_frame(store), definition.measured or {})
+    everything = _frame(store)
+    found = Lookup(records(everything)).positions(definition.measured or {})
+    frame = everything.loc[sorted(found)].reset_index(drop=True)
+    lookup = Lookup(records(frame))
     columns = _auto_columns(frame) if definition.columns == "auto" else definition.columns
     assert not isinstance(columns, str)
     rows = list(definition.rows)
     if definition.checkpoints:
-        rows += _checkpoint_rows(frame, rows, columns)
+        rows += _checkpoint_rows(frame, lookup, rows, columns)
     sources: dict[str, int] = {}
     heads: list[Column] = []
     cells: list[list[Cell]] = [[] for _ in rows]
     notes: list[str] = []
     told: list[str] = []
     for column in columns:
-        inside = _narrowed(frame, column.measured or {})
-        head = _head(definition, column, inside)
+        inside = lookup.within(column.measured or {})
+        head = _head(definition, column, inside.rows)
         heads.append(head)
-        selection = column.selection or _selection(inside)
-        contestants: list[tuple[Cell, pd.DataFrame]] = []
+        selection = column.selection or _selection(inside.rows)
+        contestants: list[tuple[Cell, Evidence]] = []
         for row, line in zip(rows, cells, strict=True):
-            cell, used = _cell(definition, row, column, inside, selection)
+            cell, evidence = _cell(definition, row, column, inside, selection)
             cell.published = _published(definition, row, column, sources)
-            if cell.measured and not set(cell.marks) & {"best", "held_out", "off_protocol"}:
-                contestants.append((cell, used))
+            if evidence and not set(cell.marks) & {"best", "held_out", "off_protocol"}:
+                contestants.append((cell, evidence))
             notes += [f"{row.label}, {head.name}: {why}" for why in cell.why]
             line.append(cell)
         if definition.test and column.quantity is None and (sentence := embolden(head, contestants)):
@@ -90,35 +93,7 @@ def _frame(store: Store) -> pd.DataFrame:
     frame["pretrain_seed"] = frame["pretrain_seed"].fillna(made_by.map(trained["seed"]).astype("Int64"))
     frame["pretrain_data"] = frame["pretrain_data"].fillna(made_by.map(trained["data"]))
     frame["checkpoint"] = frame["checkpoint"].fillna(frame["protocol"].where(frame["kind"] == "pretrain"))
-    return frame
-
-
-def _narrowed(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
-    """The rows that match; `protocol.KEY` and `recipe.KEY` look into the values of the protocol and the recipe."""
-    plain = {key: value for key, value in wanted.items() if "." not in key}
-    # A run without a result has no metric yet: it belongs wherever its metrics would.
-    waiting = frame["metric"].isna()
-    mask = pd.Series(True, index=frame.index)
-    for key, value in plain.items():
-        hit = matches(frame, {key: value})
-        mask &= (hit | waiting) if key in ("metric", "selection", "rank", "data_identity") else hit
-    for key, value in wanted.items():
-        if "." in key:
-            table, _, path = key.partition(".")
-            held = _looked_up(frame[f"{table}_values"], path)
-            options = value if isinstance(value, list) else [value]
-            mask &= held.map(lambda item, options=options: item in options)
-    return frame[mask]
-
-
-def _looked_up(texts: pd.Series, path: str) -> pd.Series:
-    found: dict[str, Any] = {}
-    for text in texts.dropna().unique():
-        place: Any = json.loads(text)
-        for part in path.split("."):
-            place = place.get(part) if isinstance(place, Mapping) else None
-        found[text] = place
-    return texts.astype(object).map(lambda text: found.get(text) if isinstance(text, str) else None)
+    return frame.drop(columns=_NOT_NEEDED)
 
 
 def _auto_columns(frame: pd.DataFrame) -> list[ColumnDefinition]:
@@ -143,16 +118,16 @@ def _auto_columns(frame: pd.DataFrame) -> list[ColumnDefinition]:
 
 
 def _checkpoint_rows(
-    frame: pd.DataFrame, rows: list[RowDefinition], columns: list[ColumnDefinition]
+    frame: pd.DataFrame, lookup: Lookup, rows: list[RowDefinition], columns: list[ColumnDefinition]
 ) -> list[RowDefinition]:
     """A row for each checkpoint that stands in a column and in no row yet."""
-    taken: set[Any] = set()
+    taken: set[int] = set()
     for row in rows:
         if row.measured is not None:
-            taken |= set(_narrowed(frame, row.measured).index)
-    inside: set[Any] = set()
+            taken |= lookup.positions(row.measured)
+    inside: set[int] = set()
     for column in columns:
-        inside |= set(_narrowed(frame, column.measured or {}).index)
+        inside |= lookup.positions(column.measured or {})
     rest = frame.loc[sorted(inside - taken)]
     groups = rest[rest["metric"].notna()][_IDENTITY].drop_duplicates().sort_values(_IDENTITY)
     # A checkpoint none of whose runs has ended is known by its label alone.
@@ -168,81 +143,74 @@ def _checkpoint_rows(
     return found + [RowDefinition(label=label, measured={"checkpoint": label}) for label in alone]
 
 
-def _selection(inside: pd.DataFrame) -> str | None:
-    present = set(inside["selection"].dropna())
+def _selection(rows: list[Row]) -> str | None:
+    present = {row["selection"] for row in rows}
     return next((selection for selection in _ORDER if selection in present), None)
 
 
-def _head(definition: Definition, column: ColumnDefinition, inside: pd.DataFrame) -> Column:
-    main = inside[inside["metric"].notna()]
-    unit = column.unit if column.unit is not None else ("%" if main.empty else str(main["unit"].iloc[0]))
+def _head(definition: Definition, column: ColumnDefinition, inside: list[Row]) -> Column:
+    main = next((row for row in inside if row["metric"] is not None), None)
+    unit = column.unit if column.unit is not None else ("%" if main is None else str(main["unit"]))
     better = column.higher_is_better
     if better is None:
-        better = True if main.empty or column.quantity else bool(main["higher_is_better"].iloc[0])
+        better = True if main is None or column.quantity else bool(main["higher_is_better"])
     digits = definition.digits if column.digits is None else column.digits
     return Column(tuple(column.label.strip().split("\n")), unit, digits, better)
 
 
 def _cell(
-    definition: Definition, row: RowDefinition, column: ColumnDefinition, inside: pd.DataFrame, selection: str | None
-) -> tuple[Cell, pd.DataFrame]:
-    """The cell, and the rows its number is made of."""
+    definition: Definition, row: RowDefinition, column: ColumnDefinition, inside: Lookup, selection: str | None
+) -> tuple[Cell, Evidence | None]:
+    """The cell, and what its number is made of when it has one."""
     cell = Cell()
     if row.measured is None:
-        return cell, inside.iloc[:0]
-    here = _narrowed(inside, row.measured)
+        return cell, None
+    here = inside.find(row.measured)
     for state in ("failed", "unfinished"):
-        runs = here[here["state"] == state]
-        if len(runs):
+        runs = sorted((one["run_id"], one["error"] or "") for one in here if one["state"] == state)
+        if runs:
             cell.marks.append("failed" if state == "failed" else "unfinished")
-            cell.why += [f"{run_id} {state}{f': {error}' if isinstance(error, str) else ''}" for run_id, error in
-                         sorted(zip(runs["run_id"], runs["error"], strict=True))]  # fmt: skip
-    done = here[here["metric"].notna()]
+            cell.why += [f"{run_id} {state}{f': {error}' if error else ''}" for run_id, error in runs]
+    done = [one for one in here if one["metric"] is not None]
     if column.quantity is not None:
-        done = done[done["rank"] == 0]
-        done = done[done[column.quantity.column].notna()]
-    else:
-        done = _main_metric(done, definition, column)
+        name = column.quantity.column
+        done = [one | {"value": one[name] / column.quantity.divide_by}
+                for one in done if one["rank"] == 0 and one[name] is not None]  # fmt: skip
+    elif not any("metric" in (wanted or {}) for wanted in (definition.measured, column.measured)):
+        done = [one for one in done if one["rank"] == 0]
     on, mark = _on_protocol(done, definition, column)
     chosen, selection_mark = _of_selection(on, selection)
-    cell.run_ids = tuple(sorted(here["run_id"].unique()))
-    if chosen.empty:
-        return cell, chosen
+    cell.run_ids = tuple(sorted({one["run_id"] for one in here}))
+    if not chosen:
+        return cell, None
     cell.marks += [each for each in (mark, selection_mark) if each]
-    value = "value"
-    if column.quantity is not None:
-        value = "_quantity"
-        chosen = chosen.assign(_quantity=chosen[column.quantity.column].astype(float) / column.quantity.divide_by)
     try:
-        cell.measured = measure(chosen, value)
+        evidence = Evidence(chosen)
+        cell.measured = measure(evidence, of_samples=column.quantity is None)
     except InputError as refusal:
         cell.marks.append("refused")
         cell.why.append(str(refusal))
-    return cell, chosen
+        return cell, None
+    return cell, evidence
 
 
-def _main_metric(done: pd.DataFrame, definition: Definition, column: ColumnDefinition) -> pd.DataFrame:
-    named = any("metric" in (wanted or {}) for wanted in (definition.measured, column.measured))
-    return done if named else done[done["rank"] == 0]
-
-
-def _on_protocol(
-    done: pd.DataFrame, definition: Definition, column: ColumnDefinition
-) -> tuple[pd.DataFrame, Mark | None]:
+def _on_protocol(done: list[Row], definition: Definition, column: ColumnDefinition) -> tuple[list[Row], Mark | None]:
     """The rows under the protocol that the column wants or, when there are none, the others with their mark."""
-    names = column.protocol or definition.protocol
-    require = {**(definition.require or {}), **(column.require or {})}
-    on = done[done["protocol"].isin(names)] if names else done
-    on = _narrowed(on, {f"protocol.{key}": value for key, value in require.items()})
-    return (on, None) if len(on) or done.empty else (done, "off_protocol")
+    wanted: Filter = {
+        f"protocol.{key}": value for key, value in ((definition.require or {}) | (column.require or {})).items()
+    }
+    if names := column.protocol or definition.protocol:
+        wanted["protocol"] = list(names)
+    on = Lookup(done).find(wanted)
+    return (on, None) if on or not done else (done, "off_protocol")
 
 
-def _of_selection(done: pd.DataFrame, selection: str | None) -> tuple[pd.DataFrame, Mark | None]:
+def _of_selection(done: list[Row], selection: str | None) -> tuple[list[Row], Mark | None]:
     """The rows of the column's selection or, when there are none, those of another with its mark."""
-    wanted = done[done["selection"] == selection]
-    if wanted.empty:
+    wanted = [row for row in done if row["selection"] == selection]
+    if not wanted:
         other = _selection(done)
-        wanted = done[done["selection"] == other]
+        wanted = [row for row in done if row["selection"] == other]
         return wanted, "best" if other == "best" else "held_out" if other == "held_out" else None
     return wanted, "best" if selection == "best" else None
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from pretrain.errors import InputError
 from results import stats
-from results.measuring import correctness, pretrainings, refuse_mixture
+from results.measuring import Evidence, refuse_mixture
 from results.table import Cell, Column
 
 ALPHA = 0.05
 
 
-def embolden(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> str | None:
+def embolden(column: Column, cells: list[tuple[Cell, Evidence]]) -> str | None:
     """Mark the best cells of a column bold; the sentence that says how that was told, None when nothing was to tell.
 
-    `cells`: each cell that holds a number fit for comparison, with the rows behind it.
+    `cells`: each cell that holds a number fit for comparison, with what it is made of.
     """
     if len(cells) < 2:
         return None
     try:
-        refuse_mixture(pd.concat([rows for _, rows in cells]))
+        refuse_mixture([row for _, evidence in cells for row in evidence.rows])
         tests, how = _against_best(column, cells)
     except InputError as refusal:
         return f"{column.name}: nothing is bold. {str(refusal)[0].upper()}{str(refusal)[1:]}."
@@ -32,21 +30,22 @@ def embolden(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> str | No
     return f"{column.name}: {len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best by {how}."
 
 
-def _best(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> int:
+def _best(column: Column, cells: list[tuple[Cell, Evidence]]) -> int:
     means = [cell.measured.mean if cell.measured else float("-inf") for cell, _ in cells]
     return max(range(len(means)), key=lambda index: means[index] if column.higher_is_better else -means[index])
 
 
-def _against_best(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> tuple[list[tuple[int, float]], str]:
+def _against_best(column: Column, cells: list[tuple[Cell, Evidence]]) -> tuple[list[tuple[int, float]], str]:
     """(index, p) of every other cell against the best, all by one test, and the test in words."""
     best = _best(column, cells)
     others = [index for index in range(len(cells)) if index != best]
-    correct = [correctness(rows) for _, rows in cells]
+    correct = [evidence.correct for _, evidence in cells]
     given = [side for side in correct if side is not None]
     if len(given) == len(cells):
-        single = all(len(side) == 1 and side[0].shape[0] == 1 for side in given)
-        test = stats.compare if single else stats.paired_bootstrap
-        results = [test(given[best], given[index]) for index in others]
+        if all(len(side) == 1 and side[0].shape[0] == 1 for side in given):
+            results = [stats.mcnemar_test(given[best][0][0], given[index][0][0]) for index in others]
+        else:
+            results = stats.paired_bootstrap(given[best], [given[index] for index in others])
         several = "" if all(len(side) == 1 for side in given) else " and pretrainings"
         alone = any(len(side) == 1 for side in given)
         caveat = "; a row of one pretraining stands for these weights alone" if alone else ""
@@ -54,7 +53,7 @@ def _against_best(column: Column, cells: list[tuple[Cell, pd.DataFrame]]) -> tup
             [(index, result.p) for index, result in zip(others, results, strict=True)],
             f"{results[0].test} over {results[0].n:,} test samples{several}{caveat}",
         )
-    values = [[float(unit["value"].mean()) for unit in pretrainings(rows)] for _, rows in cells]
+    values = [evidence.means() for _, evidence in cells]
     if min(map(len, values)) < 2:
         raise InputError("the runs kept no answers for each test sample, and a t test needs two pretrainings a row")
     results = [stats.welch_test(values[best], values[index]) for index in others]

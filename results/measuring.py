@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pretrain.errors import InputError
 from results import stats
 from results.answers import answers
+from results.lookup import Row
 from results.table import Measured
 
 # What all rows behind one number, and both sides of a comparison, must share: column of the store -> the word for it.
@@ -23,77 +26,95 @@ MUST_AGREE = {
 }
 
 
-def refuse_mixture(rows: pd.DataFrame) -> None:
+def refuse_mixture(rows: Sequence[Row]) -> None:
     """Raise InputError, with the reason, unless all rows measure the same thing in the same way."""
     for column, word in MUST_AGREE.items():
-        found = sorted(str(value) for value in rows[column].dropna().unique())
+        found = sorted({str(row[column]) for row in rows if row[column] is not None})
         if len(found) > 1:
             shown = ", ".join(value[:12] for value in found)
             raise InputError(f"these runs differ in {word} ({shown}): a mean or a comparison of them says nothing")
 
 
-def pretrainings(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each pretraining's weights, in a fixed order.
+class Evidence:
+    """The rows behind one number, in the order of pretrainings and then of the evaluation's seeds.
 
-    Runs of the same weights differ in the evaluation's seed only and are no independent evidence on the method.
+    Attributes:
+        rows: all of them.
+        pretrainings: the rows of each pretraining's weights. Runs of the same weights differ in the evaluation's seed
+            only and are no independent evidence on the method.
     """
-    weights = rows["checkpoint_sha256"].fillna(rows["checkpoint_ref"]).fillna(rows["checkpoint"]).fillna("")
-    # Weights drawn at random have no file: each seed is a draw of its own.
-    drawn = rows["checkpoint_ref"].fillna("").str.startswith("random:") & rows["checkpoint_sha256"].isna()
-    weights = weights.where(~drawn, weights + "#" + rows["seed"].astype(str))
-    key = rows["pretrain_seed"].astype(str) + " " + weights
-    return [group.sort_values(["seed", "run_id"]) for _, group in rows.groupby(key, sort=True)]
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Raises InputError when the rows measure different things."""
+        refuse_mixture(rows)
+        groups: dict[tuple[int, str], list[Row]] = {}
+        for row in sorted(rows, key=lambda row: (row["seed"], row["run_id"])):
+            groups.setdefault(_weights(row), []).append(row)
+        self.rows = rows
+        self.pretrainings = [groups[key] for key in sorted(groups)]
+
+    def means(self) -> list[float]:
+        """The mean of each pretraining over its evaluation's seeds."""
+        return [float(np.mean([row["value"] for row in unit])) for unit in self.pretrainings]
+
+    @functools.cached_property
+    def correct(self) -> list[NDArray[np.bool_]] | None:
+        """Which test samples each run got right: one bool array (E, N) a pretraining; None unless all runs kept it."""
+        found = []
+        for unit in self.pretrainings:
+            bits = [_answers(row) for row in unit]
+            kept = [array for array in bits if array is not None]
+            if len(kept) < len(bits) or len({len(array) for array in kept}) != 1:
+                return None
+            found.append(np.stack(kept))
+        return found if len({unit.shape[1] for unit in found}) == 1 else None
 
 
-def measure(rows: pd.DataFrame, value: str = "value") -> Measured:
-    """The number behind rows of one metric. `rows` is not empty; `value` names the column that holds the number.
-
-    Raises:
-        InputError: the rows measure different things.
-    """
-    refuse_mixture(rows)
-    units = pretrainings(rows)
-    means = [float(unit[value].mean()) for unit in units]
-    mean, std = stats.mean_std(means)
+def measure(evidence: Evidence, *, of_samples: bool = True) -> Measured:
+    """The number that an evidence of at least one row gives; `of_samples`: a mean over samples, with an interval."""
+    units = evidence.pretrainings
+    mean, std = stats.mean_std(evidence.means())
     if len(units) == 1:
-        std = stats.mean_std([float(number) for number in units[0][value]])[1]
-    low, high = _interval(rows, units) if value == "value" else (None, None)
-    first = rows.iloc[0]
+        std = stats.mean_std([row["value"] for row in units[0]])[1]
+    low, high = _interval(evidence) if of_samples else (None, None)
+    first = evidence.rows[0]
     return Measured(
         mean=mean,
         std=std,
         pretrainings=len(units),
-        evaluations=len(rows),
+        evaluations=len(evidence.rows),
         low=low,
         high=high,
-        run_ids=tuple(sorted(rows["run_id"])),
-        selection=_text(first["selection"]),
+        run_ids=tuple(sorted(row["run_id"] for row in evidence.rows)),
+        selection=first["selection"] or "",
         protocol=f"{first['protocol']}#{first['protocol_hash']}",
-        data=_text(first["data_identity"]) or first["data"],
+        data=first["data_identity"] or first["data"],
     )
 
 
-def correctness(rows: pd.DataFrame) -> list[NDArray[np.bool_]] | None:
-    """Which test samples each run got right: one bool array (E, N) a pretraining; None unless all runs kept it."""
-    found = []
-    for unit in pretrainings(rows):
-        columns = (unit[name] for name in ("path", "run_id", "n", "value"))
-        bits = [None if pd.isna(n) else answers(path, run_id, int(n), value)
-                for path, run_id, n, value in zip(*columns, strict=True)]  # fmt: skip
-        kept = [array for array in bits if array is not None]
-        if len(kept) < len(bits) or len({len(array) for array in kept}) != 1:
-            return None
-        found.append(np.stack(kept))
-    return found if len({unit.shape[1] for unit in found}) == 1 else None
+def _answers(row: Row) -> NDArray[np.bool_] | None:
+    return None if row["n"] is None else answers(row["path"], row["run_id"], row["n"], row["value"])
 
 
-def _interval(rows: pd.DataFrame, units: list[pd.DataFrame]) -> tuple[float | None, float | None]:
-    if len(rows) == 1:
-        low, high = rows.iloc[0][["ci95_low", "ci95_high"]]
-        return (None, None) if pd.isna(low) or pd.isna(high) else (float(low), float(high))
-    correct = correctness(rows)
-    return (None, None) if correct is None else stats.bootstrap_interval(correct)
+def _weights(row: Row) -> tuple[int, str]:
+    """What tells pretrainings apart. Weights drawn at random have no file: each seed is a draw of its own."""
+    weights = row["checkpoint_sha256"] or row["checkpoint_ref"] or row["checkpoint"] or ""
+    if (row["checkpoint_ref"] or "").startswith("random:") and not row["checkpoint_sha256"]:
+        weights += f"#{row['seed']}"
+    return -1 if row["pretrain_seed"] is None else row["pretrain_seed"], weights
 
 
-def _text(value: object) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value)
+def _interval(evidence: Evidence) -> tuple[float | None, float | None]:
+    if len(evidence.rows) == 1:
+        return evidence.rows[0]["ci95_low"], evidence.rows[0]["ci95_high"]
+    if evidence.correct is None:
+        return None, None
+    units = evidence.pretrainings
+    return _bootstrapped(tuple(tuple((row["path"], row["run_id"], row["n"], row["value"]) for row in u) for u in units))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _bootstrapped(units: tuple[tuple[tuple[str, str, int, float], ...], ...]) -> tuple[float, float]:
+    # By what `answers` asks for, because the same runs stand in several tables. All of them are known to be there.
+    correct = [[right for run in unit if (right := answers(*run)) is not None] for unit in units]
+    return stats.bootstrap_interval([np.stack(unit) for unit in correct])

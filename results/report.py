@@ -17,6 +17,7 @@ from pretrain.errors import InputError
 from pretrain.files import write_text
 from results import plots, tables
 from results.html import environment
+from results.lookup import Row, records
 from results.matching import matches
 from results.store import Store, load
 from results.table import Table
@@ -24,6 +25,7 @@ from results.table import Table
 # A page of a few MB: sheets beyond these stay in the runs' directories, and the page says so.
 _MAX_PICTURES, _PICTURE_WIDTH, _PICTURE_BYTES = 24, 960, 2_500_000
 _LOG_LINES, _LOG_BYTES = 30, 6_000
+_MAIN = ("metric", "value", "unit", "selection")
 _PROVENANCE = {
     "protocol_values": "protocol",
     "checkpoint_ref": "weights",
@@ -124,32 +126,22 @@ def _themed(svg: str, prefix: str) -> Markup:
 
 
 def _runs(store: Store) -> list[dict[str, Any]]:
-    main = store.rows[store.rows["rank"] == 0].set_index("run_id")
-    rows = []
-    for run in store.runs.to_dict("records"):
-        metric = main.loc[run["run_id"]] if run["run_id"] in main.index else None
-        run = {key: None if pd.isna(value) else value for key, value in run.items()}
-        rows.append(run | {
-            "metric": None if metric is None else metric["metric"],
-            "value": None if metric is None else float(metric["value"]),
-            "unit": "" if metric is None else metric["unit"],
-            "selection": None if metric is None else metric["selection"],
-        })  # fmt: skip
-    return rows
+    main = {row["run_id"]: row for row in records(store.rows[store.rows["rank"] == 0][[*_MAIN, "run_id"]])}
+    nothing: Row = dict.fromkeys(_MAIN)
+    return [run | {name: main.get(run["run_id"], nothing)[name] for name in _MAIN} for run in records(store.runs)]
 
 
 def _details(store: Store) -> Markup:
     """Every run's provenance as JSON: values that many runs share (packages, protocols) stand once in `texts`."""
     texts: dict[str, int] = {}
-    metrics = {
-        run_id: [[m.metric, f"{m.value:.6g}", m.unit, m.selection] for m in rows.itertuples()]
-        for run_id, rows in store.rows.groupby("run_id", sort=False)
-    }
+    metrics: dict[str, list[list[str]]] = {}
+    for row in records(store.rows[["run_id", *_MAIN]]):
+        shown = [row["metric"], f"{row['value']:.6g}", row["unit"], row["selection"]]
+        metrics.setdefault(row["run_id"], []).append(shown)
     runs = []
-    for run in store.runs.to_dict("records"):
+    for run in records(store.runs):
         values = [
-            -1 if pd.isna(run[name]) or run[name] == "{}" else texts.setdefault(str(run[name]), len(texts))
-            for name in _PROVENANCE
+            -1 if run[name] in (None, "{}") else texts.setdefault(str(run[name]), len(texts)) for name in _PROVENANCE
         ]
         runs.append([run["run_id"], values, metrics.get(run["run_id"], [])])
     value = {"labels": list(_PROVENANCE.values()), "texts": list(texts), "runs": runs}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from results.measuring import correctness
+from results.lookup import records
+from results.measuring import Evidence
 from results.readme import MEASURED, refreshed
 from results.store import load
 
@@ -31,8 +32,6 @@ def test_measured_rows_are_whole_and_name_no_machine() -> None:
         assert not store.problems
         assert len(store.rows) > 0
         content = file.read_text(encoding="utf-8")
-        answered = store.runs["run_id"].isin(store.rows.loc[store.rows["metric"] == "top1", "run_id"])
-        assert all(
-            correctness(store.select(run_id=run_id, metric="top1")) for run_id in store.runs.loc[answered, "run_id"]
-        )
+        classified = store.select(metric="top1", rank=0)["run_id"]
+        assert all(Evidence(records(store.select(run_id=run_id, rank=0))).correct for run_id in classified)
         assert not re.search(r'"(/|[A-Za-z]:\\\\)[^"]*"', content), "an absolute path of the machine that measured"

@@ -39,7 +39,7 @@ def test_interval_of_one_run_is_that_of_the_binomial() -> None:
 def test_paired_bootstrap_against_a_loop_over_samples() -> None:
     generator = np.random.default_rng(0)
     first, second = generator.random((2, 1, 200)) < np.array([0.7, 0.6])[:, None, None]
-    result = stats.paired_bootstrap([first], [second], resamples=20_000)
+    (result,) = stats.paired_bootstrap([first], [[second]], resamples=20_000)
     differences = []
     for _ in range(4000):
         drawn = generator.integers(0, 200, 200)
@@ -47,14 +47,34 @@ def test_paired_bootstrap_against_a_loop_over_samples() -> None:
     low, high = np.percentile(differences, [2.5, 97.5])
     assert result.difference == pytest.approx(100 * (first.mean() - second.mean()))
     assert (result.low, result.high) == pytest.approx((low, high), abs=0.8)
-    assert result == stats.paired_bootstrap([first], [second], resamples=20_000)
+    assert [result] == stats.paired_bootstrap([first], [[second]], resamples=20_000)
+    z = (first.mean() - second.mean()) / np.std((first[0].astype(int) - second[0]) / math.sqrt(200))
+    assert result.p == pytest.approx(2 * scipy_stats.norm.sf(z), rel=0.1)
+
+
+def test_comparisons_made_together_are_those_made_alone() -> None:
+    generator = np.random.default_rng(1)
+    first, second, third = ([generator.random((3, 500)) < level for _ in range(2)] for level in (0.7, 0.65, 0.5))
+    together = stats.paired_bootstrap(first, [second, third], resamples=20_000)
+    for one, other in zip(together, (second, third), strict=True):
+        alone = stats.compare(first, other)
+        assert one.difference == alone.difference
+        assert (one.low, one.high) == pytest.approx((alone.low, alone.high), abs=0.6)
+
+
+def test_a_clear_difference_survives_the_correction_for_a_thousand_comparisons() -> None:
+    best, other = [np.arange(2000) % 10 < 8] * 2, [np.arange(2000) % 10 < 5] * 2
+    (result,) = stats.paired_bootstrap([np.stack(best)], [[np.stack(other)]])
+    assert stats.holm([result.p] * 1000)[0] < 1e-6
+    (alike,) = stats.paired_bootstrap([np.stack(best)], [[np.stack(best)]])
+    assert (alike.difference, alike.p) == (0.0, 1.0)
 
 
 def test_pretrainings_that_differ_widen_the_interval() -> None:
     same = [np.tile(np.arange(500) % 10 < 7, (1, 1)) for _ in range(3)]
     apart = [np.tile(np.arange(500) % 10 < level, (1, 1)) for level in (5, 7, 9)]
     other = [np.tile(np.arange(500) % 10 < 6, (1, 1)) for _ in range(3)]
-    narrow, wide = stats.paired_bootstrap(same, other), stats.paired_bootstrap(apart, other)
+    (narrow,), (wide,) = stats.paired_bootstrap(same, [other]), stats.paired_bootstrap(apart, [other])
     assert narrow.difference == pytest.approx(wide.difference) == pytest.approx(10)
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
     assert narrow.p < 0.001

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,13 @@ from hypothesis import strategies as st
 
 from pretrain.errors import InputError
 from results import store
-from results.measuring import correctness
+from results.lookup import records
+from results.measuring import Evidence
 from results.row import Metric, Result
+
+
+def correct(rows: pd.DataFrame) -> list[np.ndarray] | None:
+    return Evidence(records(rows)).correct
 
 
 def kinds(found: store.Store) -> list[str]:
@@ -151,12 +157,12 @@ def test_collected_rows_keep_which_samples_were_right(campaign: Path, tmp_path: 
     there, collected = store.load([campaign]), store.load([first])
     for label in ("fast_moco", "moco"):
         wanted = {"task": "linear", "checkpoint": label, "selection": "last"}
-        ours, theirs = correctness(there.select(**wanted)), correctness(collected.select(**wanted))
+        ours, theirs = correct(there.select(**wanted)), correct(collected.select(**wanted))
         assert ours is not None
         assert theirs is not None
         assert [unit.shape for unit in theirs] == [(2, 1000)] * 3
         assert all((one == other).all() for one, other in zip(ours, theirs, strict=True))
-        assert correctness(collected.select(**{**wanted, "selection": "best"})) is None
+        assert correct(collected.select(**{**wanted, "selection": "best"})) is None
 
 
 @pytest.mark.parametrize("harm", ["", "AA==", "no base64 at all", "/w=="])
@@ -167,5 +173,5 @@ def test_answers_that_are_not_the_number_s_are_not_used(harm: str, campaign: Pat
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = store.load([tmp_path / "a.jsonl"])
     assert not found.problems
-    assert correctness(found.select(run_id=lines[0]["run"]["run_id"], selection="last")) is None
-    assert correctness(found.select(run_id=lines[1]["run"]["run_id"], selection="last")) is not None
+    assert correct(found.select(run_id=lines[0]["run"]["run_id"], selection="last")) is None
+    assert correct(found.select(run_id=lines[1]["run"]["run_id"], selection="last")) is not None
