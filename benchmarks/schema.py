@@ -61,7 +61,8 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
     A field without an entry of its own gets the entry, or else the paragraph above the list, that speaks of it by name.
     """
     found: dict[str, str] = {}
-    for one in reversed(model.__mro__):
+    own = [one for one in model.__mro__ if not one.__module__.startswith(("pydantic", "builtins"))]
+    for one in reversed(own):
         parts = _SECTION.split(inspect.cleandoc(one.__doc__ or ""))
         for head, body in zip(parts[1::2], parts[2::2], strict=True):
             if head != "Attributes":
@@ -71,7 +72,7 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
                 if colon:
                     sentence = re.sub(r"\s+", " ", text).strip()
                     found |= {field.strip(): sentence for field in names.split(",")}
-    whole = [re.sub(r"\s+", " ", text) for one in model.__mro__ for text in (one.__doc__ or "").split("\n\n")]
+    whole = [re.sub(r"\s+", " ", text) for one in own for text in (one.__doc__ or "").split("\n\n")[1:]]
     for field in set(model.model_fields) - set(found):
         speaks = re.compile(rf"(^|[\s,;(`]){field}(?=[\s,;)`.]|$)")
         place = next(

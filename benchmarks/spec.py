@@ -24,6 +24,7 @@ class Resources(Settings):
 
     Attributes:
         nodes, gpus_per_node, tasks_per_node: of a pretraining; one process a GPU when tasks_per_node is not given.
+        cpus_per_task, partition, account, qos, constraint, exclude: sbatch's options of these names.
         mem_gb: per node.
         timeout_min: the job's time limit; a run that reaches it saves its state and is queued again.
         signal_delay_s: how long before the limit the run is asked to save.
@@ -53,7 +54,15 @@ class Resources(Settings):
 
 
 class PretrainEntry(Settings):
-    """One method to pretrain: a recipe by name or file, its changes, the data set and one run a seed."""
+    """One method to pretrain.
+
+    Attributes:
+        recipe: by name, or a YAML file.
+        data: a set of the catalog.
+        seeds: one pretraining each.
+        set: changes to the recipe, keys may be dotted.
+        resources: what its jobs ask of SLURM, over `launch`.
+    """
 
     recipe: str
     data: str
@@ -97,6 +106,12 @@ class EvaluateEntry(Settings):
     """One evaluation of every checkpoint (or of those named in `checkpoints`).
 
     Attributes:
+        task, data: what to measure, on which set of the catalog.
+        protocol: the task's default when not given.
+        seeds: one run each.
+        set: changes to the protocol, keys may be dotted.
+        checkpoints: labels of `pretrain` and `checkpoints`; all when not given.
+        resources: what its jobs ask of SLURM, over `launch`.
         every_epochs: measure the pretraining's intermediate checkpoints too, one every so many epochs.
         pack: how many of these runs share one SLURM job; the campaign's `launch.pack` when not given.
     """
@@ -116,6 +131,8 @@ class Launch(Settings):
     """Where and how the campaign runs. Nothing here changes a run's id.
 
     Attributes:
+        cluster: SLURM, worker processes on this machine ("local"), or all in one process ("debug").
+        device: where runs compute; auto takes a GPU if there is one.
         workers: runs at a time of the local launcher; one a GPU, or one, when not given.
         pack: evaluations of one checkpoint that share a SLURM job.
         max_running: SLURM jobs of this campaign that may run at the same time.
@@ -153,7 +170,17 @@ class Hints(Settings):
 
 
 class CampaignSpec(Settings):
-    """A campaign: a graph of pretraining runs and of evaluations of what they, and others, have made."""
+    """A campaign: a graph of pretraining runs and of evaluations of what they, and others, have made.
+
+    Attributes:
+        name: of the campaign; its tables and plan lie under it.
+        pretrain: label -> what to pretrain.
+        checkpoints: label -> weights that are there already.
+        evaluate: what is measured on all of them.
+        launch: where and how; changes no result.
+        tables: tables to make when all is done, by name or file.
+        estimate: figures for `plan` that nothing measured tells yet.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     pretrain: dict[str, PretrainEntry] = {}

@@ -5,18 +5,18 @@ from __future__ import annotations
 from itertools import combinations
 
 PATCHES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito (2008)
-_STYLE = """
-  text { font: 15px system-ui, sans-serif; fill: #191c20; }
-  .head { font-weight: 600; }
-  .line { stroke: #191c20; stroke-width: 1.6; fill: none; }
-  .box { stroke: #191c20; stroke-width: 1.4; fill: none; }
-  .tip { fill: #191c20; }
-  .other { fill: #9aa0a8; }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6e8ec; }
-    .line, .box { stroke: #e6e8ec; }
-    .tip { fill: #e6e8ec; }
-  }
+_DARK_INK, _LIGHT_INK = "#191c20", "#e6e8ec"
+# The site's own switch may differ from the reader's system: its schemes come last and win.
+_STYLE = f"""
+  .drawing {{ --ink: {_DARK_INK}; }}
+  @media (prefers-color-scheme: dark) {{ .drawing {{ --ink: {_LIGHT_INK}; }} }}
+  [data-md-color-scheme=default] .drawing {{ --ink: {_DARK_INK}; }}
+  [data-md-color-scheme=slate] .drawing {{ --ink: {_LIGHT_INK}; }}
+  .drawing text {{ font: 15px system-ui, sans-serif; fill: var(--ink); }}
+  .drawing .head {{ font-weight: 600; }}
+  .drawing .line, .drawing .box {{ stroke: var(--ink); stroke-width: 1.5; fill: none; }}
+  .drawing .tip {{ fill: var(--ink); }}
+  .drawing .other {{ fill: #9aa0a8; }}
 """
 
 
@@ -61,7 +61,8 @@ def method() -> str:
     body = "\n".join(parts)
     title = "Divide, encode, combine: six queries from the patches of one view find the key of the other, whole view"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 410" role="img" aria-label="{title}">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing" viewBox="0 0 900 410" role="img"'
+        f' aria-label="{title}">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n{body}\n</svg>\n"
     )
 

@@ -97,11 +97,12 @@ def _editors(name: str) -> str:
 
 
 def _keys(model: type[BaseModel], definition: dict[str, Any]) -> str:
-    said, rows = attributes(model), []
+    said = attributes(model)
+    keys: dict[tuple[str, ...], list[str]] = {}  # keys that are alike share a row
     for key, about in definition["properties"].items():
         default = "required" if key in definition.get("required", []) else _default(about)
-        rows.append([f"`{key}`", cell(_kind(about)), default, cell(said.get(key, ""))])
-    return table(["key", "value", "default", "meaning"], rows)
+        keys.setdefault((cell(_kind(about)), default, cell(said.get(key, ""))), []).append(f"`{key}`")
+    return table(["key", "value", "default", "meaning"], [[", ".join(alike), *row] for row, alike in keys.items()])
 
 
 def _default(about: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ def recipes_page() -> str:
         "`fastmoco recipes NAME` prints a recipe, `fastmoco recipes NAME OTHER` what differs. Any value is changed by "
         "`--set field=value`, or by `set:` in a campaign spec.\n",
         "## What the fields mean\n",
-        table(["field", "meaning"], [[f"`{field}`", cell(text)] for field, text in _meanings(type(first)).items()]),
+        _meanings_table(type(first)),
     ]
     for name, recipe in RECIPES.items():
         parts.append(f"## {name}\n\nSource: {cell(recipe.source)}.\n")
@@ -64,8 +64,7 @@ def protocol_page(task: str) -> str:
         if len(models) > 1:
             parts.append(f"Protocols {', '.join(f'`{name}`' for name in users)}:\n")
         parts.append(f"{summary(model)}\n")
-        rows = [[f"`{field}`", cell(text)] for field, text in _meanings(model).items()]
-        parts.append(table(["field", "meaning"], rows))
+        parts.append(_meanings_table(model))
     for name, protocol in known.items():
         parts.append(f"## {name}\n\nSource: {cell(protocol.source)}.\n")
         if protocol is default:
@@ -76,13 +75,13 @@ def protocol_page(task: str) -> str:
     return NOTE + "\n".join(parts)
 
 
-def _meanings(model: type[Settings]) -> dict[str, str]:
-    """What the docstrings say of the fields that the model has."""
-    return {
-        field: text
-        for field, text in attributes(model).items()
-        if field.partition(".")[0] in model.model_fields and field not in _WORDS
-    }
+def _meanings_table(model: type[Settings]) -> str:
+    """What the docstrings say of the fields that the model has; fields that share a sentence share a row."""
+    fields: dict[str, list[str]] = {}
+    for field, text in attributes(model).items():
+        if field in model.model_fields and field not in _WORDS:
+            fields.setdefault(text, []).append(f"`{field}`")
+    return table(["field", "meaning"], [[", ".join(shared), cell(text)] for text, shared in fields.items()])
 
 
 def _differences(settings: Settings, base: Any) -> str:

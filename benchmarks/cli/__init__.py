@@ -18,6 +18,7 @@ from pretrain.errors import InputError, Interrupted, RunFailedError
 app = typer.Typer(
     name="fastmoco",
     help="Pretrain Fast-MoCo, and learn what any self-supervised checkpoint is worth downstream.",
+    epilog="When a command stops with a sentence, docs/troubleshooting.md says what to do (make docs builds the site).",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -25,7 +25,14 @@ Classes = Annotated[int, Field(ge=1)] | tuple[str, ...] | None
 
 
 class SplitEntry(Settings):
-    """Base of the formats whose splits stand in the catalog as `train`, `val` and `test`; at least one is there."""
+    """Base of the formats whose splits stand in the catalog as `train`, `val` and `test`; at least one is there.
+
+    Attributes:
+        format: which of the formats.
+        train, val, test: where the split lies (of a generated set: how many images it has).
+        classes: how many there are, checked against what is found, or their names in the order of the labels.
+        root: the folder that the other paths are relative to.
+    """
 
     @model_validator(mode="after")
     def _some_split(self) -> SplitEntry:
@@ -39,7 +46,11 @@ class SplitEntry(Settings):
 
 
 class ParquetEntry(SplitEntry):
-    """Hugging Face's image layout: a column `image: struct{bytes, path}` and a column `label: int64`."""
+    """Hugging Face's image layout: a column `image: struct{bytes, path}` and a column `label: int64`.
+
+    Attributes:
+        image_column, label_column: what the two are called in the files.
+    """
 
     format: Literal["parquet"]
     train: Paths | None = None
@@ -89,6 +100,12 @@ class TorchvisionEntry(Settings):
 
     `partition` picks one of the official partitions of the sets that have several (DTD and SUN397: 1 to 10);
     `join_val` makes train the official train and val together, for the last training of a transfer protocol.
+
+    Attributes:
+        format: which of the formats.
+        name: torchvision's.
+        root: the folder torchvision keeps its sets in.
+        download: fetch the set when it is not there.
     """
 
     format: Literal["torchvision"]
@@ -124,7 +141,11 @@ class VocEntry(SplitEntry):
 
 
 class CocoSplit(Settings):
-    """A folder of images and the JSON that describes them."""
+    """A folder of images and the JSON that describes them.
+
+    Attributes:
+        images, json: the two, relative to the catalog.
+    """
 
     images: str
     json_file: str = Field(alias="json")
@@ -140,7 +161,11 @@ class CocoEntry(SplitEntry):
 
 
 class MasksSplit(Settings):
-    """A folder of images and one of masks, both searched with their subfolders; names agree but for the suffix."""
+    """A folder of images and one of masks, both searched with their subfolders; names agree but for the suffix.
+
+    Attributes:
+        images, masks: the two, relative to the catalog.
+    """
 
     images: str
     masks: str
@@ -166,7 +191,12 @@ class MasksEntry(SplitEntry):
 
 
 class GeneratedEntry(SplitEntry):
-    """Base of the generated sets: `train`, `val` and `test` are numbers of images."""
+    """Base of the generated sets: `train`, `val` and `test` are numbers of images.
+
+    Attributes:
+        seed: of all that is drawn.
+        size: side of the images in pixels.
+    """
 
     train: PositiveInt | None = None
     val: PositiveInt | None = None

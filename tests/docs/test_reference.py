@@ -55,7 +55,7 @@ def test_everything_there_is_is_documented(written: dict[str, str]) -> None:
     catalog = heads(written["reference/catalog.md"])
     assert {"parquet", "imagefolder", "filelist", "tar", "torchvision", "voc", "coco", "masks", "shapes"} <= catalog
     for model in (CampaignSpec, EvaluateEntry, Launch, Resources):
-        assert all(f"| `{field}` |" in written["reference/spec.md"] for field in model.model_fields)
+        assert all(f"`{field}`" in written["reference/spec.md"] for field in model.model_fields)
 
 
 def test_every_field_of_a_protocol_says_what_it_means(written: dict[str, str]) -> None:
@@ -64,7 +64,7 @@ def test_every_field_of_a_protocol_says_what_it_means(written: dict[str, str]) -
         meanings = page.partition("## What the fields mean")[2].partition("\n## ")[0]
         for protocol in protocols(task).values():
             fields = set(type(protocol).model_fields) - {"name", "source", "sources"}
-            silent = {field for field in fields if f"| `{field}" not in meanings}
+            silent = {field for field in fields if f"`{field}`" not in meanings}
             assert not silent, f"{task}: the docstring of {type(protocol).__name__} says nothing of {sorted(silent)}"
 
 
@@ -117,16 +117,21 @@ def test_examples_that_only_print_run(line: str, repository: Path) -> None:
     assert done.stdout
 
 
+def shell_lines(text: str) -> list[str]:
+    """The lines of a page's shell blocks, continued lines joined."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [line for kind, code in blocks if kind == "bash" for line in code.replace("\\\n", " ").splitlines()]
+
+
 def test_command_lines_of_the_pages_parse(written: dict[str, str]) -> None:
     found = 0
     for page, text in written.items():
         if page.startswith("reference/"):
             continue
-        for block in re.findall(r"```(?:bash)?\n(.*?)```", text, re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith("fastmoco ") and not re.search(r"[\[\]|]", line):
-                    parsed(line.partition(" > ")[0].partition(" && ")[0].removesuffix(" &"))
-                    found += 1
+        for line in shell_lines(text):
+            if line.startswith("fastmoco "):
+                parsed(line.partition(" > ")[0])
+                found += 1
     assert found > 30
 
 
@@ -141,7 +146,9 @@ def test_names_in_the_commands_of_the_pages_exist(written: dict[str, str]) -> No
 def test_make_targets_named_in_the_pages_exist(repository: Path, written: dict[str, str]) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.M))
     for page, text in written.items():
-        assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)) <= targets, page
+        named = re.findall(r"`make ([a-z-]+)", text)
+        named += [line.split()[1] for line in shell_lines(text) if line.startswith("make ")]
+        assert set(named) <= targets, page
 
 
 def test_the_catalog_of_the_examples_is_one(repository: Path) -> None:
