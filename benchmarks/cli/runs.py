@@ -10,10 +10,16 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.cli import complete
 from benchmarks.cli.options import CatalogOption, DeviceOption, SetOption, load_catalog
 
 Data = Annotated[
-    str, typer.Option("--data", help="A data set of the catalog, or one of the generated: shapes, scenes.")
+    str,
+    typer.Option(
+        "--data",
+        help="A data set of the catalog, or one of the generated: shapes, scenes.",
+        autocompletion=complete.data_sets,
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Every random choice of the run derives from it.")]
 Select = Annotated[
@@ -22,7 +28,9 @@ Select = Annotated[
 ]
 Normalization = Annotated[
     str | None,
-    typer.Option("--normalization", help="The input normalisation, where the file does not say.", show_default=False),
+    typer.Option(
+        "--normalization", help="The input normalisation by name, where the file does not say.", show_default=False
+    ),
 ]
 
 
@@ -35,7 +43,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def pretrain(
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe by name (see `fastmoco recipes`) or FILE.yaml.")],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            help="A recipe by name (see `fastmoco recipes`) or FILE.yaml.",
+            autocompletion=complete.recipes,
+        ),
+    ],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run's directory; the same command in it goes on.")],
     changes: SetOption = None,
@@ -61,12 +76,23 @@ def pretrain(
 
 
 def evaluate(
-    task: Annotated[str, typer.Argument(help="knn, linear, logreg, semi, svm, finetune, detection or segmentation.")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="knn, linear, logreg, semi, svm, finetune, detection or segmentation.", autocompletion=complete.tasks
+        ),
+    ],
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="A file of any known format, or random:BACKBONE.")],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run's directory.")],
     protocol: Annotated[
-        str | None, typer.Option("--protocol", help="See `fastmoco protocols TASK`.", show_default=False)
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="See `fastmoco protocols TASK`.",
+            show_default=False,
+            autocompletion=complete.protocols,
+        ),
     ] = None,
     changes: SetOption = None,
     seed: Seed = 0,
@@ -132,7 +158,7 @@ def inspect(
 
 def convert(
     file: Annotated[Path, typer.Argument(help="A checkpoint file of any known format.")],
-    to: Annotated[str, typer.Option("--to", help="torchvision, timm, detectron2, mmseg or huggingface.")],
+    to: Annotated[str, typer.Option("--to", help="torchvision, timm, detectron2, mmseg, huggingface, or fastmoco.")],
     out: Annotated[Path, typer.Option("--out", help="The file (for huggingface: the folder) to write.")],
     select: Select = None,
     normalization: Normalization = None,
