@@ -73,11 +73,8 @@ def run(job: Job) -> list[Metric]:
     if train.multi_label:
         raise InputError(f"'{job.data}' has several labels an image: use the tasks svm or logreg")
     kinds = classifiers(protocol, job.backbone.module)
+    everything = train
     held_out: ImageSet | None = None
-    if len(kinds) > 1:
-        rest, chosen_on = carve(train.labels, protocol.held_out, job.seed)
-        train, held_out = train.subset(rest), train.subset(chosen_on)
-    everything, held_out = train, None
     if len(kinds) > 1:
         rest, chosen_on = carve(train.labels, protocol.held_out, job.seed)
         train, held_out = everything.subset(rest), everything.subset(chosen_on)

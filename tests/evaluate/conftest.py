@@ -98,11 +98,33 @@ class MeanColour(backbones.Backbone):
         return (x, torch.cat([x, x**2], dim=1))
 
 
-@pytest.fixture
-def mean_colour() -> LoadedBackbone:
-    module = MeanColour().eval().requires_grad_(False)
+class Watching(MeanColour):
+    """Notes in which mode it is asked: (BN in training mode, gradients wanted)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[bool, bool]] = set()
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.seen.add((self.bn.training, torch.is_grad_enabled()))
+        return super().maps(images)
+
+
+def loaded(module: backbones.Backbone) -> LoadedBackbone:
+    """As `load_backbone` would give it."""
+    module = module.eval().requires_grad_(False)
     metadata = BackboneMetadata(backbone="mean_colour", method="test")
     return LoadedBackbone(module, metadata, "random:mean_colour", backbones.fingerprint(module), "random")
+
+
+@pytest.fixture
+def mean_colour() -> LoadedBackbone:
+    return loaded(MeanColour())
+
+
+@pytest.fixture
+def watching() -> LoadedBackbone:
+    return loaded(Watching())
 
 
 @pytest.fixture
