@@ -17,7 +17,17 @@ from results.table import Cell, Column, Mark, Published, Table
 
 _ORDER = ("last", "held_out", "best")
 # What a cell is not made from: it would only be carried along.
-_NOT_NEEDED = ["campaign", "packages", "command", "code_version", "device", "host", "started", "checkpoint_detail"]
+_NOT_NEEDED = [
+    "campaign",
+    "packages",
+    "command",
+    "code_version",
+    "world_size",
+    "device",
+    "host",
+    "started",
+    "checkpoint_detail",
+]
 _IDENTITY = ["checkpoint", "method", "backbone", "recipe", "epoch", "pretrain_data"]
 
 
@@ -241,5 +251,6 @@ def _published(
         source=first["source"],
         location=first["source_location"],
         protocol=first["protocol"],
+        match=first["protocol_match"],
         note=note,
     )

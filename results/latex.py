@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from results.rendering import difference_text, legend, measured_text, parts, published_text
 from results.table import Cell, Column, Mark, Table
 
@@ -13,6 +15,7 @@ _SYMBOLS: dict[Mark, str] = {
     "held_out": r"\S",
     "refused": r"$\neq$",
     "near": r"$\approx$",
+    "other": r"\P",
 }
 _CHARACTERS = {
     "\\": r"\textbackslash{}",
@@ -41,6 +44,7 @@ _CHARACTERS = {
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
     "§": r"\S{}",
+    "¶": r"\P{}",
     "’": "'",
     **{character: "\\" + character for character in "&%$#_"},
 }
@@ -95,14 +99,19 @@ def _heading(column: Column) -> str:
 
 def _part(cell: Cell, column: Column, part: str) -> str:
     if part == "published":
-        return escape(published_text(cell, column)) + (f" [{cell.published.note}]" if cell.published else "")
+        note = f"[{cell.published.note}]" if cell.published else ""
+        return " ".join(filter(None, [escape(published_text(cell, column)), _marks(cell.published_marks), note]))
     if part == "Δ":
         return escape(difference_text(cell, column))
     text = escape(measured_text(cell, column))
     # The sign ± stands in mathematics, which \textbf does not reach: its numbers do the work.
     text = rf"\textbf{{{text}}}" if cell.bold else text
     count = f"({escape(cell.measured.n)})" if cell.measured else ""
-    return " ".join(filter(None, [text, count, "".join(_SYMBOLS[mark] for mark in cell.marks)]))
+    return " ".join(filter(None, [text, count, _marks(cell.marks)]))
+
+
+def _marks(marks: Sequence[Mark]) -> str:
+    return "".join(_SYMBOLS[mark] for mark in marks)
 
 
 def _character(character: str) -> str:

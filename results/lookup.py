@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -29,7 +29,7 @@ def records(frame: pd.DataFrame) -> list[Row]:
 class Lookup:
     """Records, each field indexed when first asked for; `protocol.KEY` and `recipe.KEY` look into settings."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
         self._indices: dict[str, dict[Any, set[int]]] = {}
 

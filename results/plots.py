@@ -1,12 +1,14 @@
 """Plots of what was measured, beside what was published: SVG and PNG, told apart by marker and line as by colour.
 
-Each function gives a matplotlib figure, None when there is nothing to draw; `save` writes it. Colours are those of
-Okabe and Ito (2008), told apart by people who are colour-blind, and of different lightness, so that grey is enough.
+Each function gives a matplotlib figure, None when there is nothing to draw; `save` writes it. The colours were searched
+for: any two differ plainly to people with protanopia and deuteranopia (simulated after Machado et al., 2009), and each
+has contrast 3:1 with the paper. Marker and dash tell the same, so that grey is enough.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,21 +19,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pretrain.files import write_bytes
+from results.costs import Cost
 from results.published import find
 from results.store import Store
 from results.table import Table
 
 INK, GRID = "#191c20", "#d8dce1"
-SERIES = ("#0072b2", "#d55e00", "#00805e", "#a04d86", "#8a6a00", "#3f8fc4", "#4a4f57")
+SERIES = ("#043ca9", "#e67117", "#1ba779", "#4a0640", "#604402", "#2799ea", "#535961")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# The plus and the cross are drawn larger: their arms are thinner than a disc.
+_SIZES = (7, 6.5, 7.5, 7, 7.5, 9, 8.5)
 _DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 3)), (0, (3, 1, 1, 1)))
+_FIGURE = "Fast-MoCo paper (arXiv:2207.08220), Fig. 1(a) linear accuracy vs epochs"
+# The figure's own curves; where another source gives more points of the same numbers, that one.
 _RIVALS = {
-    "BYOL": "SimSiam paper (arXiv:2011.10566), Table 4",
+    "BYOL": _FIGURE,
     "SimSiam": "SimSiam paper (arXiv:2011.10566), Table 4",
-    "NNCLR": "Fast-MoCo paper (arXiv:2207.08220), Fig. 1(a) linear accuracy vs epochs",
+    "NNCLR": _FIGURE,
+    "MoCo v2": _FIGURE,
     "MoCo v3": "facebookresearch/moco-v3 README, ResNet-50 linear classification table",
     "Fast-MoCo": "Fast-MoCo repo README, Pretrained Models table",
 }
+# A line of more points than this is no clearer, only larger.
+_POINTS = 400
 # Typed as Any: the names matplotlib accepts differ from version to version.
 _STYLE: Any = {
     "svg.hashsalt": "fastmoco",
@@ -40,6 +50,7 @@ _STYLE: Any = {
     "axes.edgecolor": INK,
     "text.color": INK,
     "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
     "axes.spines.top": False,
@@ -53,11 +64,11 @@ _STYLE: Any = {
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write STEM.svg and STEM.png (200 dots an inch); the same figure gives the same SVG bytes."""
+    """Write STEM.svg and STEM.png (200 dots an inch); the same figure gives the same bytes."""
     paths = [Path(stem).with_suffix(suffix) for suffix in (".svg", ".png")]
     write_bytes(paths[0], svg(figure).encode())
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=200, facecolor="white")
+    figure.savefig(stream, format="png", dpi=200, facecolor="white", metadata={"Software": None})
     write_bytes(paths[1], stream.getvalue())
     return paths
 
@@ -82,11 +93,13 @@ def accuracy_against_epochs(store: Store, *, data: str = "imagenet") -> Figure:
     ours = store.select(task="linear", data=data, metric="top1", backbone="resnet50", selection="last")
     for method, rows in ours.dropna(subset=["epoch"]).groupby("method"):
         mean = rows.groupby("epoch")["value"].mean()
-        axes.plot(mean.index.to_numpy(dtype=float), mean, "*", ms=13, color=INK, mec="white", label=f"{method} (ours)")
+        axes.plot(mean.index.to_numpy(dtype=float), mean, "*-", ms=13, lw=1.2, color=INK, mec="white",
+                  label=f"{method} (ours)")  # fmt: skip
     axes.set_xscale("log", base=2)
-    axes.set_xticks([100, 200, 400, 800], ["100", "200", "400", "800"])
+    axes.set_xticks([100, 200, 400, 800, 1000], ["100", "200", "400", "800", "1000"])
     axes.minorticks_off()
-    axes.legend(fontsize=8.5, loc="lower right", frameon=False)
+    axes.margins(y=0.09)
+    _legend(axes, loc="lower right")
     return figure
 
 
@@ -96,50 +109,79 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], name: str
     drawn = 0
     for label, points in curves.items():
         pairs = [(point["step"], point[name]) for point in points if point.get(name) is not None]
+        pairs = pairs[:: max(1, math.ceil(len(pairs) / _POINTS))]
         if pairs:
             x, y = np.array(pairs, dtype=float).T
             _line(axes, drawn, x, y, label, every=max(1, len(x) // 8))
             drawn += 1
     if not drawn:
         return None
-    axes.legend(fontsize=8.5, frameon=False)
+    _legend(axes)
     return figure
 
 
-def accuracy_against_cost(costs: Mapping[str, tuple[float, float]], *, metric: str = "top-1 (%)") -> Figure | None:
-    """`costs`: label -> (GPU-hours or, on a CPU, hours of pretraining; accuracy in percent)."""
-    if not costs:
+def accuracy_against_cost(cost: Cost | None) -> Figure | None:
+    """Accuracy by what pretraining took, a point for each checkpoint: whether a method is worth its price."""
+    if cost is None:
         return None
-    figure, axes = _figure("hours of pretraining", metric)
-    for index, (label, (hours, accuracy)) in enumerate(costs.items()):
-        axes.plot([hours], [accuracy], _MARKERS[index % 7], ms=8, color=SERIES[index % 7], mec="white")
-        axes.annotate(label, (hours, accuracy), xytext=(7, 4), textcoords="offset points", fontsize=8.5)
-    axes.margins(0.2)
+    figure, axes = _figure(f"{cost.unit} of pretraining", cost.metric)
+    most = max(hours for hours, _ in cost.points.values())
+    for index, (label, (hours, accuracy)) in enumerate(sorted(cost.points.items())):
+        axes.plot(
+            [hours], [accuracy], _MARKERS[index % 7], ms=1 + _SIZES[index % 7], color=SERIES[index % 7], mec="white"
+        )
+        # To the left of what stands at the right edge, so that no label leaves the drawing.
+        right = hours < 0.7 * most
+        axes.annotate(label, (hours, accuracy), xytext=(8 if right else -8, 5), textcoords="offset points",
+                      ha="left" if right else "right", fontsize=8.5, color=INK)  # fmt: skip
+    axes.margins(0.16)
+    axes.set_xlim(-0.04 * most, 1.08 * most)
     return figure
 
 
-def task_dots(table: Table) -> Figure | None:
-    """A panel for each column of a table, a dot for each row with its spread: which weights are good at what."""
+def task_dots(table: Table, *, most: int = 24) -> Figure | None:
+    """A panel for each column of a table, a dot for each row with its spread: which weights are good at what.
+
+    Of more than `most` rows those are drawn that stand highest on average over the panels.
+    """
     panels = [(j, column) for j, column in enumerate(table.columns) if any(row[j].measured for row in table.cells)]
+    shown = _highest(table, [j for j, _ in panels], most)
     if not panels:
         return None
+    wide = min(len(panels), 4)
+    high = math.ceil(len(panels) / wide)
     with mpl.rc_context(_STYLE):
-        height = 1.1 + 0.32 * len(table.rows)
-        figure = Figure(figsize=(min(2.2 + 1.9 * len(panels), 11), height), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (j, column) in zip(axes, panels, strict=True):
-        for i, row in enumerate(table.cells):
-            measured = row[j].measured
+        size = (2.0 + 1.9 * wide, high * (1.2 + 0.3 * len(shown)))
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(high, wide, sharey=True, squeeze=False).ravel()
+    for axis in grid[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (j, column) in zip(grid, panels, strict=False):
+        for place, i in enumerate(shown):
+            measured = table.cells[i][j].measured
             if measured is None:
                 continue
-            axis.errorbar(measured.mean, i, xerr=measured.std or 0, fmt=_MARKERS[i % 7], ms=7, capsize=3,
-                          color=SERIES[i % 7], mec="white", elinewidth=1.4)  # fmt: skip
-        axis.set_title("\n".join(column.label), fontsize=9)
+            style = place % len(SERIES)
+            axis.errorbar(measured.mean, place, xerr=measured.std or 0, fmt=_MARKERS[style], ms=_SIZES[style],
+                          color=SERIES[style], mec="white", mew=0.7, capsize=3, elinewidth=1.4)  # fmt: skip
+        axis.set_title("\n".join(column.label), fontsize=9, color=INK)
+        axis.set_xlabel(column.unit, fontsize=8.5)
         axis.margins(0.18)
-        axis.set_yticks(range(len(table.rows)), table.rows)
-        axis.set_ylim(len(table.rows) - 0.5, -0.5)
+        axis.set_yticks(range(len(shown)), [table.rows[i] for i in shown])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.tick_params(labelsize=8.5)
     return figure
+
+
+def _highest(table: Table, columns: list[int], most: int) -> list[int]:
+    """The rows to draw, in the table's order."""
+    standing: dict[int, list[float]] = {}
+    for j in columns:
+        sign = 1 if table.columns[j].higher_is_better else -1
+        values = {i: sign * cell.mean for i, row in enumerate(table.cells) if (cell := row[j].measured)}
+        for place, i in enumerate(sorted(values, key=lambda i: (-values[i], i))):
+            standing.setdefault(i, []).append(place / len(values))
+    return sorted(sorted(standing, key=lambda i: (sum(standing[i]) / len(standing[i]), i))[:most])
 
 
 def ablation_heatmap(table: Table) -> Figure | None:
@@ -173,7 +215,11 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _legend(axes: Axes, loc: str = "best") -> None:
+    axes.legend(fontsize=8.5, frameon=False, loc=loc, labelcolor=INK, handlelength=3.2)
+
+
 def _line(axes: Axes, index: int, x: Any, y: Any, label: str, every: int = 1) -> None:
     style = index % len(SERIES)
-    axes.plot(x, y, color=SERIES[style], linestyle=_DASHES[style], marker=_MARKERS[style], ms=6, mec="white",
-              lw=1.8, label=label, markevery=every)  # fmt: skip
+    axes.plot(x, y, color=SERIES[style], linestyle=_DASHES[style], lw=1.8, marker=_MARKERS[style], ms=_SIZES[style],
+              mec="white", mew=0.7, label=label, markevery=every)  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from results.table import MEANINGS, Cell, Column, Mark, Table
 
@@ -15,6 +16,7 @@ SYMBOLS: dict[Mark, str] = {
     "held_out": "§",
     "refused": "≠",
     "near": "≈",
+    "other": "¶",
 }
 MISSING = "–"
 
@@ -46,6 +48,11 @@ def measured_text(cell: Cell, column: Column) -> str:
 def difference_text(cell: Cell, column: Column) -> str:
     """Ours minus the published, signed."""
     return MISSING if cell.difference is None else number(cell.difference, column.digits, signed=True)
+
+
+def marks_text(marks: Sequence[Mark]) -> str:
+    """The symbols of marks."""
+    return "".join(SYMBOLS[mark] for mark in marks)
 
 
 def legend(table: Table) -> list[str]:
@@ -100,13 +107,14 @@ def markdown(table: Table) -> str:
 
 def _md_part(cell: Cell, column: Column, part: str) -> str:
     if part == "published":
-        return published_text(cell, column) + (f" [{cell.published.note}]" if cell.published else "")
+        note = f"[{cell.published.note}]" if cell.published else ""
+        return " ".join(filter(None, [published_text(cell, column), marks_text(cell.published_marks), note]))
     if part == "Δ":
         return difference_text(cell, column)
     text = measured_text(cell, column)
     text = f"**{text}**" if cell.bold else text
     count = f"({cell.measured.n})" if cell.measured else ""
-    return " ".join(filter(None, [text, count, "".join(SYMBOLS[mark] for mark in cell.marks)]))
+    return " ".join(filter(None, [text, count, marks_text(cell.marks)]))
 
 
 def _md(text: str) -> str:
@@ -122,6 +130,7 @@ _FIELDS = [
     "published",
     "published_std",
     "published_source",
+    "published_match",
     "measured",
     "std",
     "pretrainings",
@@ -156,6 +165,7 @@ def _csv_row(label: str, column: Column, cell: Cell) -> dict[str, str | int]:
             "published": _digits(cell.published.value),
             "published_std": _digits(cell.published.std),
             "published_source": cell.published.source,
+            "published_match": cell.published.match,
         }
     if cell.measured:
         ours = cell.measured

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Mark = Literal["failed", "unfinished", "off_protocol", "best", "held_out", "refused", "near"]
+Mark = Literal["failed", "unfinished", "off_protocol", "best", "held_out", "refused", "near", "other"]
 
 # What each mark means, in the order of the legend.
 MEANINGS: dict[Mark, str] = {
@@ -15,13 +15,19 @@ MEANINGS: dict[Mark, str] = {
     "best": "the best epoch on the test set: optimistic, compared with nothing",
     "held_out": "chosen on a part of train, in a column of last epochs",
     "refused": "no mean: the runs differ in protocol, data or selection",
-    "near": "published under a protocol that is only near",
+    "near": "published under a protocol that is only near ours, or does not say enough to tell",
+    "other": "published under a protocol that is none of ours",
 }
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number from elsewhere, with its source; `note` is the number of the source in the table's notes."""
+    """A number from elsewhere, with its source.
+
+    Attributes:
+        match: "same", "near" or "none": how its protocol compares with the one of ours that comes nearest.
+        note: the number of the source in the table's notes.
+    """
 
     value: float
     std: float | None
@@ -29,6 +35,7 @@ class Published:
     source: str
     location: str
     protocol: str
+    match: str
     note: int
 
 
@@ -75,6 +82,13 @@ class Cell:
     why: list[str] = field(default_factory=list)
     run_ids: tuple[str, ...] = ()
     bold: bool = False
+
+    @property
+    def published_marks(self) -> list[Mark]:
+        """The marks that stand at the published number."""
+        if self.published is None or self.published.match == "same":
+            return []
+        return ["near" if self.published.match == "near" else "other"]
 
     @property
     def difference(self) -> float | None:
@@ -125,5 +139,5 @@ class Table:
     @property
     def marks(self) -> list[Mark]:
         """The marks in use, in the legend's order."""
-        used = {mark for row in self.cells for cell in row for mark in cell.marks}
+        used = {mark for row in self.cells for cell in row for mark in (*cell.marks, *cell.published_marks)}
         return [mark for mark in MEANINGS if mark in used]

@@ -63,6 +63,7 @@ def trace(name: str, store: Store, row: str, column: str) -> str:
             f"  source   {there.source}",
             f"  where    {there.location}",
             f"  protocol {there.protocol}",
+            f"  match    {'; '.join(MEANINGS[mark] for mark in cell.published_marks) or 'the same as ours'}",
         ]
     if cell.measured:
         ours = cell.measured

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from evaluate.task import TASKS, protocols
+from results.definition import definitions, load_definition
 from results.published import PUBLISHED_COLUMNS, find, published
+
+# As evaluate/detection/measuring.py names them: boxes plain, instance masks with `mask_`.
+DETECTION = {"AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mask_AP75"}
 
 CHOICES = {
     "metric": {"top1", "top5", "mAP", "AP", "AP50", "AP75", "mIoU", "pixel_acc", "score"},
@@ -63,3 +68,21 @@ def test_the_anchors_of_fast_moco() -> None:
 @pytest.mark.parametrize("task", ["semi_1pct", "semi_10pct", "voc_det", "coco_det", "voc_seg"])
 def test_no_number_of_fast_moco_where_no_source_gives_one(task: str) -> None:
     assert find({"method": "Fast-MoCo", "task": task}).empty
+
+
+def test_protocols_and_metrics_are_named_as_the_tasks_name_them() -> None:
+    rows = published()
+    named = rows[rows["our_protocol"].notna()][["our_task", "our_protocol"]].drop_duplicates()
+    for task, protocol in named.itertuples(index=False):
+        assert protocol in protocols(task), f"published.csv names {task} {protocol}"
+    assert set(rows["our_task"].dropna()) <= set(TASKS)
+    assert set(rows.loc[rows["our_task"] == "detection", "our_metric"].dropna()) <= DETECTION
+    for name in definitions():
+        definition = load_definition(name)
+        if not isinstance(definition.columns, str):
+            metrics = {(one.measured or {}).get("metric") for one in (definition, *definition.columns)} - {None}
+            known = DETECTION | {"top1", "top5", "mIoU", "mAP"}
+            assert metrics <= known, name
+            for column in definition.columns:
+                task = (definition.measured or {}).get("task")
+                assert all(one in protocols(str(task)) for one in column.protocol or definition.protocol or [])

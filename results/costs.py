@@ -1,0 +1,74 @@
+"""What pretraining took, beside what its weights are worth: one point a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from results.lookup import Row, records
+from results.measuring import Evidence
+from results.store import Store
+
+# The task that a plot of accuracy takes, the first of these that any pretrained checkpoint has.
+_TASKS = ("linear", "knn", "finetune", "semi", "logreg", "svm", "segmentation", "detection")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Points of a plot.
+
+    Attributes:
+        unit: "GPU-hours", or "process-hours" when some run had no GPU.
+        metric: what the accuracy is, in words.
+        points: checkpoint -> (hours, accuracy), means over its pretrainings.
+    """
+
+    unit: str
+    metric: str
+    points: dict[str, tuple[float, float]]
+
+
+def cost_of_pretraining(store: Store) -> Cost | None:
+    """Hours (wall time times processes) and accuracy of every checkpoint that this store saw being pretrained.
+
+    All accuracies are of one task, set and protocol: the commonest one of the first task that is there. None without.
+    """
+    made = {row["run_id"]: row for row in records(store.runs[store.runs["kind"] == "pretrain"])}
+    rows = [row for row in records(store.select(kind="evaluate", rank=0)) if _hours(_maker(row, made)) is not None]
+    rows = [row for row in rows if row["selection"] != "best"]
+    for task in _TASKS:
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in rows:
+            if row["task"] == task:
+                key = (row["metric"], row["data"], row["protocol"], row["data_identity"] or "", row["protocol_hash"])
+                groups.setdefault((*key, row["selection"], row["unit"]), []).append(row)
+        if groups:
+            kind = max(sorted(groups), key=lambda key: len({row["checkpoint"] for row in groups[key]}))
+            return _cost(task, kind, groups[kind], made)
+    return None
+
+
+def _cost(task: str, kind: tuple[str, ...], rows: list[Row], made: dict[str, Row]) -> Cost:
+    by_label: dict[str, list[Row]] = {}
+    for row in rows:
+        by_label.setdefault(row["checkpoint"], []).append(row)
+    points = {}
+    for label, own in by_label.items():
+        makers = {row["checkpoint_ref"]: _maker(row, made) for row in own}
+        hours = [value for maker in makers.values() if (value := _hours(maker)) is not None]
+        means = Evidence(own).means()
+        points[label] = (sum(hours) / len(hours), sum(means) / len(means))
+    used = [maker for row in rows if (maker := _maker(row, made))]
+    on_gpu = all(maker["device"] and not maker["device"].startswith("cpu") for maker in used)
+    unit = "GPU-hours" if on_gpu else "process-hours"
+    metric, data, protocol, unit_of_metric = kind[0], kind[1], kind[2], kind[-1]
+    return Cost(unit, f"{task} {data} {metric}, {protocol} ({unit_of_metric})", points)
+
+
+def _maker(row: Row, made: dict[str, Row]) -> Row | None:
+    return made.get((row["checkpoint_ref"] or "").removeprefix("run:"))
+
+
+def _hours(maker: Row | None) -> float | None:
+    if maker is None or maker["wall_s"] is None:
+        return None
+    return float(maker["wall_s"]) * (maker["world_size"] or 1) / 3600
