@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from benchmarks.cli import complete
+
 Roots = Annotated[
     list[Path], typer.Option("--root", help="Folder with runs, searched to any depth; may be given again.")
 ]
@@ -20,7 +22,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def table(
-    name: Annotated[str, typer.Argument(help="A table's name, or a file with its definition.")],
+    name: Annotated[
+        str, typer.Argument(help="A table's name, or a file with its definition.", autocompletion=complete.tables)
+    ],
     root: Roots,
     output_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = "md",
     out: Annotated[

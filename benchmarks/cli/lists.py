@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.cli import complete
 from pretrain.errors import unknown
 
 if TYPE_CHECKING:
     from pretrain.settings import Settings
 
-Name = Annotated[str | None, typer.Argument(help="A name; without one, all are listed.", show_default=False)]
-Other = Annotated[str | None, typer.Argument(help="A second name: what differs between the two.", show_default=False)]
+_NAME = "A name; without one, all are listed."
+_OTHER = "A second name: what differs between the two."
+RecipeName = Annotated[
+    str | None, typer.Argument(help=_NAME, show_default=False, metavar="[NAME]", autocompletion=complete.recipes)
+]
+OtherRecipe = Annotated[
+    str | None, typer.Argument(help=_OTHER, show_default=False, metavar="[OTHER]", autocompletion=complete.recipes)
+]
+ProtocolName = Annotated[
+    str | None, typer.Argument(help=_NAME, show_default=False, metavar="[NAME]", autocompletion=complete.protocols)
+]
+OtherProtocol = Annotated[
+    str | None, typer.Argument(help=_OTHER, show_default=False, metavar="[OTHER]", autocompletion=complete.protocols)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def recipes(name: Name = None, other: Other = None) -> None:
+def recipes(name: RecipeName = None, other: OtherRecipe = None) -> None:
     """List the recipes of pretraining, show one with the source of its numbers, or what differs between two.
 
     Example: fastmoco recipes r50_e100 r50_e400
@@ -34,9 +47,12 @@ def recipes(name: Name = None, other: Other = None) -> None:
 
 
 def protocols(
-    task: Annotated[str | None, typer.Argument(help="A task; without one, all are listed.", show_default=False)] = None,
-    name: Name = None,
-    other: Other = None,
+    task: Annotated[
+        str | None,
+        typer.Argument(help="A task; without one, all are listed.", show_default=False, autocompletion=complete.tasks),
+    ] = None,
+    name: ProtocolName = None,
+    other: OtherProtocol = None,
 ) -> None:
     """List tasks and their protocols, show one with the source of its numbers, or what differs between two.
 

@@ -23,9 +23,20 @@ def test_the_completion_script_is_printed(shell: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("fastmoco ev", "evaluate"), ("fastmoco campaign ex", "explain"), ("fastmoco data ", "check")],
+    [
+        ("fastmoco ev", "evaluate"),
+        ("fastmoco campaign ex", "explain"),
+        ("fastmoco data ", "check"),
+        ("fastmoco evaluate kn", "knn"),
+        ("fastmoco evaluate linear --protocol moco", "moco_v3"),
+        ("fastmoco evaluate knn --data sh", "shapes"),
+        ("fastmoco pretrain --recipe r50", "r50_e100"),
+        ("fastmoco protocols semi sw", "swav"),
+        ("fastmoco recipes sha", "shapes_demo"),
+        ("fastmoco table paper/l", "paper/linear"),
+    ],
 )
-def test_bash_completes_commands(typed: str, offered: str) -> None:
+def test_bash_completes_commands_and_names(typed: str, offered: str) -> None:
     environment = {
         **os.environ,
         "_FASTMOCO_COMPLETE": "complete_bash",
