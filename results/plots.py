@@ -215,7 +215,7 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes, loc: str = "best") -> None:
+def _legend(axes: Axes, loc: Any = "best") -> None:
     axes.legend(fontsize=8.5, frameon=False, loc=loc, labelcolor=INK, handlelength=3.2)
 
 
