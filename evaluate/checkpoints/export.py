@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import re
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,10 +139,21 @@ def _write_torchvision(out: Path, tensors: dict[str, Tensor], metadata: Backbone
     _save_torch(out, tensors)
 
 
-def _write_timm(out: Path, tensors: dict[str, Tensor], metadata: BackboneMetadata) -> None:
+def _safetensors(tensors: dict[str, Tensor], metadata: BackboneMetadata) -> bytes:
+    """A file's bytes. safetensors orders the header's text pairs at random; here equal weights are equal files."""
     from safetensors.torch import save
 
-    write_bytes(out, save(tensors, metadata={"format": "pt", **_provenance(metadata)}))
+    data = save(tensors, metadata={"format": "pt", **_provenance(metadata)})
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def _write_timm(out: Path, tensors: dict[str, Tensor], metadata: BackboneMetadata) -> None:
+    write_bytes(out, _safetensors(tensors, metadata))
 
 
 def _write_detectron2(out: Path, tensors: dict[str, Tensor], metadata: BackboneMetadata) -> None:
@@ -156,9 +169,7 @@ def _write_mmseg(out: Path, tensors: dict[str, Tensor], metadata: BackboneMetada
 
 
 def _write_huggingface(out: Path, tensors: dict[str, Tensor], metadata: BackboneMetadata) -> None:
-    from safetensors.torch import save
-
-    weights = save(to_huggingface(tensors), metadata={"format": "pt", **_provenance(metadata)})
+    weights = _safetensors(to_huggingface(tensors), metadata)
     if out.suffix:
         write_bytes(out, weights)
         return

@@ -69,7 +69,7 @@ FRAMEWORKS: tuple[Format, ...] = (
     ),
     Format(
         "mmpretrain",
-        "mmselfsup 1.x or mmpretrain",
+        "mmpretrain or mmselfsup 1.x; OpenSelfSup's methods that have one encoder",
         lambda f: _mm(f) and not f.prefixes & _MM_TWINS,
         "meta and state_dict with backbone",
         (r"state_dict/backbone\.", r"state_dict/"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -231,3 +232,8 @@ def test_the_command_says_it_in_one_sentence(tmp_path: Path, state: dict[str, to
     looked = subprocess.run([*fastmoco, "inspect", str(path)], capture_output=True, text=True, check=False)
     assert looked.returncode == 0
     assert "refused: 1 tensors of resnet18 are missing" in looked.stdout
+    asked = [*fastmoco, "inspect", str(path), "--json", "--normalization", "swav"]
+    told = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    assert (told["loads"], told["missing"], told["formats"]) == (False, ["bn1.bias"], ["backbone_only"])
+    assert told["input"]["normalization"]["std"] == [0.228, 0.224, 0.225]
+    assert told["candidates"][0]["tensors"] == 99
