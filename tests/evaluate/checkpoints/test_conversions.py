@@ -106,6 +106,7 @@ def test_transformers_takes_it(tmp_path: Path, source: Path, images: Tensor) -> 
     assert list(processor.image_mean) == [0.485, 0.456, 0.406]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
 def test_detectron2_takes_it(tmp_path: Path, peers: Any, images: Tensor, stride_in_1x1: bool) -> None:
     from evaluate.detection import library

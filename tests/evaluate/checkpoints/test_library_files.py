@@ -153,6 +153,7 @@ def res5(model: nn.Module) -> nn.Module:
 GUESS = "cannot tell where the stride"
 
 
+@pytest.mark.long
 def test_detectron2_pickle(tmp_path: Path, prove: Any) -> None:
     model = detectron2(stride_in_1x1=False)
     randomise(model)
@@ -162,6 +163,7 @@ def test_detectron2_pickle(tmp_path: Path, prove: Any) -> None:
     prove(path, res5(model), form="detectron2", chosen="model", dropped={}, warned=(GUESS, ASSUMED))
 
 
+@pytest.mark.long
 def test_detectron2_training_file(tmp_path: Path, peers: Any, prove: Any) -> None:
     model = detectron2(stride_in_1x1=False)
     randomise(model)
@@ -208,6 +210,7 @@ MSRA = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "runn
 FOLDED = {"weight": "s", "bias": "b"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("leaves", [MSRA, FOLDED], ids=["msra", "folded"])
 def test_msra_pickle(tmp_path: Path, prove: Any, leaves: dict[str, str]) -> None:
     model = detectron2(stride_in_1x1=True)

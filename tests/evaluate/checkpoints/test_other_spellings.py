@@ -194,6 +194,7 @@ class Same(nn.Module):
         return same_resnet50(self.model, images)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("byol_module")
 def test_byol(tmp_path: Path, peers: Any, prove: Any) -> None:
     online = peers.resnet(0, name="resnet50")

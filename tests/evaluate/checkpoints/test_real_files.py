@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.campaign import make_plan
+from benchmarks.spec import load_spec
 from evaluate.checkpoints.export import convert
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
@@ -42,6 +46,24 @@ def test_it_is_never_taken_for_another_backbone(file: Path, tmp_path: Path) -> N
     convert(file, "fastmoco", tmp_path / "backbone.safetensors")
     ours, theirs = (load_backbone(path).module.state_dict() for path in (tmp_path / "backbone.safetensors", file))
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
+def test_the_campaign_of_third_party_files_plans(
+    file: Path, real_data: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    augnet = tmp_path / "checkpoints" / "imgsim" / "model.pth"
+    augnet.parent.mkdir(parents=True)
+    augnet.write_bytes(b"the wheel's file; planning reads its sha256 alone")
+    shutil.copy(file, tmp_path / "checkpoints")
+    spec = load_spec(repository / "benchmarks" / "campaigns" / "third_party.yaml")
+    plan = make_plan(spec, Catalog.load(real_data / "catalog.yaml"))
+    tasks = Counter((run.label, run.request.data) for run in plan.runs)
+    assert tasks["augnet", "vegetables"] == tasks["random_resnet50", "vegetables"] == 2
+    assert tasks["augnet", "cifar10"] == tasks["random_resnet50", "cifar10"] == 2
+    assert tasks["resnet20", "cifar10"] == 3
+    measured = {run.request.checkpoint.sha256 for run in plan.runs if run.label == "resnet20"}
+    assert measured == {SHA256}
 
 
 @pytest.mark.long
