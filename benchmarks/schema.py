@@ -69,7 +69,7 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
                 continue
             for entry in re.split(r"\n(?=    \S)", body.strip("\n")):
                 names, colon, text = entry.strip().partition(": ")
-                if colon:
+                if colon and text.strip() != "see above.":
                     sentence = re.sub(r"\s+", " ", text).strip()
                     found |= {field.strip(): sentence for field in names.split(",")}
     whole = [re.sub(r"\s+", " ", text) for one in own for text in (one.__doc__ or "").split("\n\n")[1:]]

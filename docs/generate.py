@@ -69,21 +69,25 @@ def formats_page() -> str:
     parts = [
         "# Checkpoint formats\n",
         "A file is recognised by its structure, never by its name, and nothing in it is executed. Every format, as "
-        "`fastmoco inspect` names it. [Add one](../tutorials/add_a_format.md).\n",
+        "`fastmoco inspect` names it. Names of tensors are patterns. [Add one](../tutorials/add_a_format.md).\n",
     ]
     for one in (*FORMATS, PLAIN):
-        facts = [
-            ["told by", cell(one.told_by)],
-            [
-                "encoder taken",
-                " or ".join(f"`{pattern}`" for pattern in one.evaluated).replace("|", "\\|") or "the only one",
-            ],
-            ["because", cell(one.because)],
-            ["input", f"`{one.normalization}`" if one.normalization else "names cannot tell: `--normalization`"],
+        taken = " or ".join(_pattern(pattern) for pattern in one.evaluated if pattern) or "the only one"
+        given = f"`{one.normalization}`" if one.normalization else "names cannot tell; `--normalization` says it"
+        lines = [
+            f"- **Told by** {cell(one.told_by)}.",
+            f"- **Encoder taken**: {taken}; {cell(one.because)}.",
+            f"- **Input**: {given}.",
         ]
-        facts += [["left out", f"`{pattern}`: {cell(why)}".replace("|", "\\|")] for pattern, why in one.drops]
-        parts.append(f"## {one.name}\n\n{one.title[0].upper()}{one.title[1:]}.\n\n{table(['', ''], facts)}")
+        if one.drops:
+            lines.append(f"- **Left out**: {'; '.join(f'{_pattern(p)} ({cell(why)})' for p, why in one.drops)}.")
+        parts.append(f"## {one.name}\n\n{one.title[0].upper()}{one.title[1:]}.\n\n" + "\n".join(lines) + "\n")
     return NOTE + "\n".join(parts)
+
+
+def _pattern(pattern: str) -> str:
+    """A pattern over clean names as a reader would write it."""
+    return f"`{pattern.replace(chr(92) + '.', '.')}`"
 
 
 PAGES: dict[str, Callable[[], str]] = {
