@@ -120,6 +120,7 @@ def _set_head(cfg: CfgNode, protocol: DetectionProtocol, num_classes: int) -> No
     model.ROI_HEADS.SCORE_THRESH_TEST = protocol.score_threshold
     model.ROI_HEADS.NMS_THRESH_TEST = protocol.nms_threshold
     model.ROI_BOX_HEAD.POOLER_RESOLUTION = protocol.roi_resolution
+    model.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = protocol.class_agnostic_boxes
     model.ROI_MASK_HEAD.POOLER_RESOLUTION = protocol.mask_resolution
     if protocol.head == "c4":
         model.ROI_HEADS.NAME = "Res5ROIHeadsExtraNorm" if protocol.extra_norm else "Res5ROIHeadsOfTrunk"

@@ -160,6 +160,18 @@ SMOKE_RESNET20 = DetectionProtocol(
     precise_bn_iters=10,
     detections_per_image=20,
 )
+# For ten classes in 400 small images: one box for all classes, as each alone has too few to learn from.
+SMOKE_SCENES = SMOKE_RESNET20.model_copy(
+    update={
+        "name": "smoke_scenes",
+        "max_iter": 300,
+        "steps": (240,),
+        "min_sizes_train": (80, 96, 112),
+        "min_size_test": 96,
+        "anchor_sizes": ((12.0, 18.0, 24.0, 36.0),),
+        "class_agnostic_boxes": True,
+    }
+)
 SMOKE_R18_C4 = SMOKE_RESNET20.model_copy(
     update={
         "name": "smoke_r18_c4",
@@ -200,6 +212,7 @@ _ALL = (
     _small(COCO_R50_FPN_1X, "coco_r18_fpn_1x", "resnet18"),
     _small(COCO_R50_FPN_1X, "coco_r34_fpn_1x", "resnet34"),
     SMOKE_RESNET20,
+    SMOKE_SCENES,
     SMOKE_R18_C4,
     SMOKE_R18_FPN,
 )

@@ -63,6 +63,7 @@ class DetectionProtocol(TaskProtocol):
         rpn_batch, roi_batch: anchors, and proposals, of each image that the loss is taken over.
         roi_resolution, mask_resolution: cells along an edge of what a head takes from the map.
         box_fc: width of the two fully connected layers of a box head, "fpn" and "map" alone.
+        class_agnostic_boxes: one box for a proposal, whatever its class, instead of one for each class.
         score_threshold, nms_threshold, detections_per_image: what is kept at test time.
         precise_bn_iters: batches over which the norm statistics are computed anew after training; 0 leaves them.
         interpolation: which averaging AP, AP50 and AP75 stand for; the other one is stored under its own name.
@@ -102,6 +103,7 @@ class DetectionProtocol(TaskProtocol):
     roi_resolution: PositiveInt
     mask_resolution: PositiveInt = 14
     box_fc: PositiveInt = 1024
+    class_agnostic_boxes: bool = False
     score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
     nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     detections_per_image: PositiveInt = 100
