@@ -13,9 +13,11 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
+from pretrain.curves import read_curves
 from pretrain.errors import InputError
 from pretrain.files import write_text
 from results import plots, tables
+from results.costs import cost_of_pretraining
 from results.html import environment
 from results.lookup import Row, records
 from results.matching import matches
@@ -25,6 +27,7 @@ from results.table import Table
 # A page of a few MB: sheets beyond these stay in the runs' directories, and the page says so.
 _MAX_PICTURES, _PICTURE_WIDTH, _PICTURE_BYTES = 24, 960, 2_500_000
 _LOG_LINES, _LOG_BYTES = 30, 6_000
+_MOST_DOTS = 24
 _MAIN = ("metric", "value", "unit", "selection")
 _PROVENANCE = {
     "protocol_values": "protocol",
@@ -39,6 +42,7 @@ _PROVENANCE = {
     "data_identity": "data identity",
     "code_version": "code",
     "packages": "packages",
+    "world_size": "processes",
     "device": "device",
     "host": "host",
     "started": "started",
@@ -88,20 +92,47 @@ def _has_numbers(table: Table) -> bool:
 
 
 def _plots(store: Store, built: list[Table]) -> list[tuple[str, str, Markup]]:
-    """(title, description for those who cannot see it, SVG) of each plot that has something to show."""
+    """(title, what it shows in words, SVG) of each plot that has something to show."""
     by_name = {table.name: table for table in built}
     summary = by_name["summary"]
-    dots = plots.task_dots(summary)
-    heat = plots.ablation_heatmap(by_name["paper/ablation_grid"])
+    many = f", the {_MOST_DOTS} that stand highest of {len(summary.rows)}" if len(summary.rows) > _MOST_DOTS else ""
+    curves, more = _curves(store)
+    cost = cost_of_pretraining(store)
+    worth = "" if cost is None else f"{cost.metric} of each pretrained checkpoint by {cost.unit} of its pretraining."
     found: list[tuple[str, str, Any]] = [
-        ("Every task", "A dot for each checkpoint and task; the numbers are in the summary table.", dots),
-        ("Grid and combined patches", "Heat map; the numbers are in the ablation table.", heat),
+        (
+            "Every task",
+            f"A dot for each checkpoint and task{many}, with ± one standard deviation; numbers in the summary table.",
+            plots.task_dots(summary, most=_MOST_DOTS),
+        ),
+        ("Accuracy against cost", worth, plots.accuracy_against_cost(cost)),
+        ("Learning curves", f"The pretraining loss by step{more}.", plots.learning_curves(curves, "loss")),
+        (
+            "Grid and combined patches",
+            "Heat map; the numbers are in the ablation table.",
+            plots.ablation_heatmap(by_name["paper/ablation_grid"]),
+        ),
     ]
     if len(_imagenet_rows(store)):
         figure = plots.accuracy_against_epochs(store)
-        found.append(("Accuracy against epochs", "Published curves and our points, by pretraining epochs.", figure))
+        about = "ImageNet linear top-1 by pretraining epochs: published curves, and our points as stars."
+        found.append(("Accuracy against epochs", about, figure))
     return [(title, about, _themed(plots.svg(figure, text_as_text=True), f"p{index}"))
             for index, (title, about, figure) in enumerate(found) if figure is not None]  # fmt: skip
+
+
+def _curves(store: Store) -> tuple[dict[str, list[dict[str, Any]]], str]:
+    """Label -> points of each pretraining that kept its curve, as many as can be told apart, and how many there are."""
+    runs = records(store.runs)
+    labels = {(run["checkpoint_ref"] or "").removeprefix("run:"): run["checkpoint"] for run in runs}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda run: (run["seed"], run["run_id"])):
+        path = Path(run["path"]) / "metrics.jsonl"
+        if run["kind"] == "pretrain" and path.is_file():
+            label = f"{labels.get(run['run_id']) or run['protocol']}, seed {run['seed']}"
+            found.setdefault(label, read_curves(path))
+    shown = dict(list(found.items())[: len(plots.SERIES)])
+    return shown, f", {len(shown)} of {len(found)} runs" if len(shown) < len(found) else ""
 
 
 def _imagenet_rows(store: Store) -> pd.DataFrame:

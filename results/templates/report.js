@@ -41,7 +41,7 @@
   function open(id) {
     details ??= JSON.parse(document.getElementById("details").textContent);
     const [name, values, metrics] = details.runs.find(([one]) => one === id);
-    dialog.querySelector("h3").textContent = name;
+    dialog.querySelector("h2").textContent = name;
     const list = dialog.querySelector("dl");
     list.replaceChildren();
     const add = (label, text) => {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pretrain.files import write_json
 from results.row import Checkpoint, Data, Metric, Protocol, Result, Run, write_result
@@ -115,3 +116,38 @@ def campaign(tmp_path: Path) -> Path:
     write_failed(root, random, "loss is not finite at step 12", "step 11 loss 3.2\nstep 12 loss nan\n")
     write_failed(root, _make_run("random", task="linear"), None)
     return root
+
+
+def _pretraining(root: Path, label: str, seed: int = 0, **changes: Any) -> Path:
+    made = {"kind": "pretrain", "task": "pretrain", "run_id": f"pretrain-{label}-s{seed}", "seed": seed, **changes}
+    run = _make_run(**made).model_copy(update={"checkpoint": None})
+    directory = _write_done(root, run, [Metric(name="loss", value=1.0, unit="", higher_is_better=False)])
+    points = [{"step": step, "loss": 5 / (1 + step / 100) + seed / 10} for step in range(0, 1000, 10)]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    return directory
+
+
+@pytest.fixture
+def full_campaign(campaign: Path) -> Path:
+    """The small campaign with its pretrainings, ImageNet rows of two lengths, an ablation, and detection's sheets."""
+    for label, wall_s in (("fast_moco", 7200.0), ("moco", 3600.0)):
+        for seed in range(3):
+            values = {"method": label, "backbone": "cifar_resnet20"}
+            more: dict[str, Any] = {"wall_s": wall_s + 36 * seed, "world_size": 2, "device": "NVIDIA H100"}
+            _pretraining(campaign, label, seed, values=values, **more)
+    for epoch, value in ((100, 73.1), (200, 75.0)):
+        weights = {"label": f"ours_e{epoch}", "ref": "elsewhere.pth", "backbone": "resnet50", "epoch": epoch}
+        run = _make_run(weights["label"], task="linear", data="imagenet", protocol="fast_moco", checkpoint=weights)
+        _write_done(campaign, run, [Metric(name="top1", value=value)])
+    for grid, combine, value in ((1, 1, 50.0), (2, 1, 60.0), (2, 2, 65.0), (3, 3, 62.5)):
+        label = f"g{grid}c{combine}"
+        _pretraining(campaign, label, values={"method": "fast_moco", "grid": grid, "combine": combine})
+        run = _make_run(label, data="shapes", checkpoint={"ref": f"run:pretrain-{label}-s0"})
+        _write_done(campaign, run, [Metric(name="top1", value=value)])
+    run = _make_run("fast_moco", task="detection", data="scenes", protocol="smoke_r18_fpn")
+    directory = _write_done(campaign, run, [Metric(name=name, value=30.0) for name in ("AP", "AP50", "mask_AP")])
+    (directory / "pictures").mkdir()
+    for index in range(3):
+        pixels = np.full((120, 480, 3), 60 * index, np.uint8)
+        Image.fromarray(pixels).save(directory / "pictures" / f"sheet_{index}.png")
+    return campaign

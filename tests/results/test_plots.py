@@ -21,30 +21,8 @@ from results.store import Store
 
 
 @pytest.fixture
-def found(campaign: Path, make_run, write_done) -> Store:
-    """The small campaign with its pretrainings, ImageNet rows of two lengths and an ablation of grid and combine."""
-    for label, wall_s in (("fast_moco", 7200.0), ("moco", 3600.0)):
-        for seed in range(3):
-            run = make_run(
-                kind="pretrain", task="pretrain", run_id=f"pretrain-{label}-s{seed}", wall_s=wall_s + 36 * seed,
-                world_size=2, device="NVIDIA H100", values={"method": label, "backbone": "cifar_resnet20"},
-            )  # fmt: skip
-            write_done(campaign, run.model_copy(update={"checkpoint": None}), [Metric(name="loss", value=1.0, unit="")])
-    for epoch, value in ((100, 73.1), (200, 75.0)):
-        weights = {"label": f"ours_e{epoch}", "ref": "elsewhere.pth", "backbone": "resnet50", "epoch": epoch}
-        run = make_run(weights["label"], task="linear", data="imagenet", protocol="fast_moco", checkpoint=weights)
-        write_done(campaign, run, [Metric(name="top1", value=value)])
-    for grid, combine, value in ((1, 1, 50.0), (2, 1, 60.0), (2, 2, 65.0), (3, 3, 62.5)):
-        label = f"g{grid}c{combine}"
-        made = make_run(
-            kind="pretrain", task="pretrain", run_id=f"pretrain-{label}", device="cpu (1 threads)",
-            values={"method": "fast_moco", "grid": grid, "combine": combine},
-        )  # fmt: skip
-        write_done(campaign, made.model_copy(update={"checkpoint": None}), [Metric(name="loss", value=1, unit="")])
-        weights = {"label": label, "ref": f"run:pretrain-{label}"}
-        run = make_run(label, data="shapes", checkpoint=weights)
-        write_done(campaign, run, [Metric(name="top1", value=value)])
-    return store.load([campaign])
+def found(full_campaign: Path) -> Store:
+    return store.load([full_campaign])
 
 
 def points(figure: Figure, label: str) -> list[tuple[float, float]]:
