@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from markdown_parts import NOTE, cell, table, value_cell
 from pydantic import BaseModel
 
-from benchmarks.cost import SIZES
 from benchmarks.schema import attributes, models, schema, summary
-from pretrain.backbones import names
+from pretrain.backbones import build, names
 from results.definition import definitions, load_definition
 
 
@@ -62,13 +62,15 @@ def tables_page() -> str:
     parts = [
         "# Tables\n",
         "`fastmoco table NAME --root DIR` fills one of these, or a YAML file of your own in the same form. Published "
-        "cells carry their source; measured cells their spread, seeds and runs (`--trace ROW COLUMN`).\n",
+        "cells carry their source; measured cells their spread, seeds and runs (`--trace ROW,COLUMN`).\n",
     ]
     for name in definitions():
         definition: Any = load_definition(name)
         parts.append(f"## {name}\n\n**{cell(definition.title)}.** {cell(definition.caption or '')}\n")
-        labels = [cell(str(getattr(column, "label", column))) for column in getattr(definition, "columns", None) or []]
-        if labels:
+        if definition.columns == "auto":
+            parts.append("Columns: one for each task, data set, protocol and selection that the rows hold.\n")
+        else:
+            labels = [cell(column.label) for column in definition.columns]
             parts.append(f"Columns: {'; '.join(labels)}.\n")
     return NOTE + "\n".join(parts)
 
@@ -77,14 +79,16 @@ def backbones_page() -> str:
     """Every backbone by name."""
     rows = []
     for name in names():
-        parameters, width = SIZES.get(name, (None, None))
-        rows.append([f"`{name}`", f"{parameters:,}" if parameters else "", str(width or "")])
+        with torch.device("meta"):  # shapes without memory
+            backbone = build(name)
+        parameters = sum(parameter.numel() for parameter in backbone.parameters())
+        rows.append([f"`{name}`", f"{parameters:,}", str(backbone.width), str(backbone.stride)])
     return NOTE + "\n".join(
         [
             "# Backbones\n",
             "Names for `random:NAME` and for a recipe's `backbone`. Sizes are without a head. `timm:MODEL` is any "
             "model of timm's; it needs the extra `timm`.\n",
-            table(["name", "parameters", "feature width D"], rows),
+            table(["name", "parameters", "feature width D", "stride"], rows),
         ]
     )
 
