@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"<!-- (file|run|output)\b([^>]*?)-->\n```(\w+)[^\n]*\n(.*?)```\n", re.DOTALL)
+_BLOCK = re.compile(r"<!-- (file|run|output)\b([^>]*?)-->\n```\{?\.?(\w+)[^\n]*\n(.*?)```\n", re.DOTALL)
 _ANY = "..."
 # How often a long piece of work says where it stands depends on the machine.
 _PROGRESS = re.compile(r"^\d\d:\d\d:\d\d .*: \d+/\d+ .*, \S+ left(, .*)?$")
