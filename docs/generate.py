@@ -28,7 +28,7 @@ from results.store import COLUMNS
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference"
-README = HERE.parent / "README.md"
+WITH_MEASURED = (HERE.parent / "README.md", HERE / "measured.md")
 
 
 def walk(command: Any, words: list[str]) -> list[tuple[list[str], Any]]:
@@ -116,5 +116,6 @@ if __name__ == "__main__":
         write_text(shipped(name), schema_text(name))
     for name, draw in PICTURES.items():
         write_text(FOLDER / name, draw())
-    write_text(README, refreshed(README.read_text(encoding="utf-8")))
+    for page in WITH_MEASURED:
+        write_text(page, refreshed(page.read_text(encoding="utf-8")))
     sys.exit(0)

@@ -23,6 +23,7 @@ from pretrain.data.catalog import Catalog
 from pretrain.recipe import RECIPES
 from results.columns import COLUMNS
 from results.definition import definitions
+from results.readme import MEASURED, refreshed
 
 ROOT = typer.main.get_command(app)
 FASTMOCO = Path(sys.executable).with_name("fastmoco")
@@ -41,6 +42,13 @@ def test_the_generated_pages_are_fresh(generate: ModuleType, repository: Path) -
     ]
     assert not stale, "make them fresh: python docs/generate.py"
     assert {page.name for page in folder.glob("*.md")} == set(generate.PAGES)
+
+
+def test_every_measured_file_has_its_table_and_the_tables_are_fresh(generate: ModuleType) -> None:
+    page = generate.HERE / "measured.md"
+    text = page.read_text(encoding="utf-8")
+    assert refreshed(text) == text, "make it fresh: python docs/generate.py"
+    assert set(re.findall(r"<!-- table \S+ from (\S+) -->", text)) == {file.name for file in MEASURED.glob("*.jsonl")}
 
 
 def test_everything_there_is_is_documented(written: dict[str, str]) -> None:
