@@ -73,5 +73,7 @@ def _cell(pixels: np.ndarray, boxes: list[tuple[Box, str, tuple[int, int, int]]]
 
 
 def _label(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: tuple[int, int, int]) -> None:
-    draw.rectangle(draw.textbbox(at, text), fill="black")
-    draw.text(at, text, fill=colour)
+    """Text on a plate of `colour`, black or white, whichever can be read on it (luma of BT.601)."""
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    draw.rectangle(draw.textbbox(at, text), fill=colour)
+    draw.text(at, text, fill="black" if luma > 128 else "white")
