@@ -196,13 +196,17 @@ def ablation_heatmap(table: Table) -> Figure | None:
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (i, j), value in np.ndenumerate(values):
         text = "–" if np.isnan(value) else f"{value:.{table.columns[j].digits}f}"
-        ink = "white" if not np.isnan(value) and value > middle else INK
+        # On a coloured field the number's colour is fixed; beside it, it follows the page's as all other ink.
+        ink = INK if np.isnan(value) else "#ffffff" if value > middle else "#000000"
         axes.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
     axes.set_xticks(range(len(table.columns)), [column.name for column in table.columns])
     axes.set_yticks(range(len(table.rows)), table.rows)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    figure.colorbar(image, ax=axes, label=table.columns[0].unit)
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label(table.columns[0].unit, color=INK)
+    bar.ax.tick_params(colors=INK)
+    bar.outline.set_visible(False)
     return figure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pretrain.errors import unknown
+from pretrain.errors import InputError, unknown
 from results import html, latex, rendering
 from results.cells import build
 from results.definition import definitions, load_definition
@@ -43,17 +43,16 @@ def render(name_or_path: str, store: Store, *, format: str) -> str:
     return FORMATS[format](table(name_or_path, store))
 
 
-def trace(name: str, store: Store, row: str, column: str) -> str:
+def trace(name: str, store: Store, place: str) -> str:
     """From a cell back to where it comes from: the number, each run with its value, weights and command, the source.
 
-    `row` and `column` are the labels as the table shows them; case and spaces do not matter.
+    `place` is "ROW,COLUMN": the labels as the table shows them; case and spaces do not matter.
 
     Raises:
         InputError: no such table, row or column (with those that exist).
     """
     built = table(name, store)
-    i = _index("row", row, built.rows)
-    j = _index("column", column, [one.name for one in built.columns])
+    i, j = _place(place, built.rows, [one.name for one in built.columns])
     cell, head = built.cells[i][j], built.columns[j]
     lines = [f"{name}: {built.rows[i]} × {head.name}"]
     if cell.published:
@@ -105,9 +104,20 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) or (hasattr(value, "item") and value == value)
 
 
-def _index(kind: str, given: str, labels: list[str]) -> int:
-    plain = ["".join(label.lower().split()) for label in labels]
-    wanted = "".join(given.lower().split())
-    if wanted not in plain:
-        raise unknown(f"{kind} of the table", given, labels)
-    return plain.index(wanted)
+def _place(given: str, rows: list[str], columns: list[str]) -> tuple[int, int]:
+    """Which row and column are meant. Labels may hold commas: the one that parts a row from a column is taken."""
+    plain_rows, plain_columns = (["".join(label.lower().split()) for label in labels] for labels in (rows, columns))
+    text = "".join(given.lower().split())
+    for comma in (index for index, character in enumerate(text) if character == ","):
+        if text[:comma] in plain_rows and text[comma + 1 :] in plain_columns:
+            return plain_rows.index(text[:comma]), plain_columns.index(text[comma + 1 :])
+    row, comma_between, column = given.partition(",")
+    if not comma_between:
+        raise InputError(
+            f"a cell is named by ROW,COLUMN, not {given!r}; rows: {'; '.join(rows)}; columns: {'; '.join(columns)}"
+        )
+    known = next((label for label, plain in zip(rows, plain_rows, strict=True) if text.startswith(f"{plain},")), None)
+    if known is None:
+        raise unknown("row of the table", row.strip(), rows)
+    column = column if known.count(",") == 0 else given.split(",", known.count(",") + 1)[-1]
+    raise unknown("column of the table", column.strip(), columns)

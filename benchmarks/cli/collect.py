@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,8 @@ import typer
 from benchmarks.cli import complete
 
 Roots = Annotated[
-    list[Path], typer.Option("--root", help="Folder with runs, searched to any depth; may be given again.")
+    list[Path],
+    typer.Option("--root", help="Folder with runs (searched to any depth), .jsonl or .parquet; may be given again."),
 ]
 Format = Literal["md", "latex", "html", "csv"]
 
@@ -31,11 +33,20 @@ def table(
         Path | None, typer.Option("--out", help="Write to this file instead of the terminal.", show_default=False)
     ] = None,
     trace: Annotated[
-        tuple[str, str] | None,
+        str | None,
         typer.Option(
             "--trace",
-            metavar="ROW COLUMN",
-            help="Say where one cell comes from: runs, weights, source.",
+            metavar="ROW,COLUMN",
+            help="Say where one cell comes from: runs, weights, commands, source.",
+            show_default=False,
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            metavar="FILE.parquet",
+            help="Also write all rows and runs there: --root takes such a file too.",
             show_default=False,
         ),
     ] = None,
@@ -44,11 +55,17 @@ def table(
 
     Example: fastmoco table summary --root runs/demo --format latex --out summary.tex
     """
+    from pretrain.errors import InputError
     from pretrain.files import write_text
     from results import store, tables
 
+    if export is not None and export.suffix != ".parquet":
+        raise InputError(f"--export writes a Parquet file, so it must end in .parquet, not {export.name!r}")
     loaded = store.load(root)
-    text = tables.trace(name, loaded, *trace) if trace else tables.render(name, loaded, format=output_format)
+    text = tables.trace(name, loaded, trace) if trace else tables.render(name, loaded, format=output_format)
+    if export is not None:
+        loaded.export(export)
+        print(f"wrote {export}", file=sys.stderr)
     if out is None:
         print(text)
     else:
@@ -57,14 +74,14 @@ def table(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with runs, searched to any depth.")],
+    folder: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders with runs, searched to any depth.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
 ) -> None:
-    """Write one HTML page of all results under a folder, with tables, curves and pictures.
+    """Write one HTML page of all results, with tables, plots, runs and pictures.
 
     Example: fastmoco report runs/demo --out report.html
     """
     from results.report import write_report
 
-    write_report([folder], out)
+    write_report(folder, out)
     print(f"wrote {out}")

@@ -94,6 +94,11 @@ def write_done() -> Callable[..., Path]:
     return _write_done
 
 
+@pytest.fixture(scope="session")
+def write_failed_run() -> Callable[..., Path]:
+    return write_failed
+
+
 @pytest.fixture
 def campaign(tmp_path: Path) -> Path:
     """Two methods of three pretrainings, kNN and a linear probe of two seeds; one failed and one unfinished run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import shutil
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pretrain.errors import InputError
-from results import store, tables
+from results import rendering, store, tables
 from results.row import Metric
+from results.table import MEANINGS
 
 GOLDEN = """\
 |  | knn cifar10 top1, dino (%) | linear cifar10 top1, sweep (%) |
@@ -92,21 +94,143 @@ def test_a_wrong_definition_names_its_line(tmp_path: Path, campaign: Path) -> No
 
 
 def test_trace_leads_to_runs_weights_and_commands(campaign: Path) -> None:
-    text = tables.trace("summary", store.load([campaign]), "fast_moco", "KNN cifar10 top1, dino")
+    text = tables.trace("summary", store.load([campaign]), "fast_moco, KNN cifar10 top1, dino")
     assert "measured   62.40 ± 0.40 % (n = 3; last)" in text
     assert text.count("command  fastmoco evaluate knn") == 3
     with pytest.raises(InputError, match="unknown row of the table"):
-        tables.trace("summary", store.load([campaign]), "mocoo", "knn cifar10 top1, dino")
+        tables.trace("summary", store.load([campaign]), "mocoo,knn cifar10 top1, dino")
+
+
+MARKED = """\
+| fast\\_moco | 70.0 (1) ‡ |
+| fine | 60.0 (1) |
+| mixed | ≠ |
+| picked | 62.0 (1) † |
+| tuned | 61.0 (1) § |
+| lost | ✗ |
+| waiting | … |
+"""
+
+
+@pytest.fixture
+def marked(tmp_path: Path, make_run, write_done, write_failed_run) -> tuple[str, store.Store]:
+    """A definition and runs that bring every mark of our own numbers."""
+    root = tmp_path / "marked"
+    for label, selection, value in (("fine", "last", 60), ("tuned", "held_out", 61), ("picked", "best", 62)):
+        write_done(root, make_run(label), [Metric(name="top1", value=value, selection=selection)])
+    write_done(root, make_run("fast_moco", protocol="vissl"), [Metric(name="top1", value=70)])
+    for seed, k in ((0, 10), (1, 20)):
+        run = make_run("mixed", seed=seed, values={"k": k})
+        write_done(root, run, [Metric(name="top1", value=50)])
+    write_failed_run(root, make_run("lost"), "the disk is full", "")
+    write_failed_run(root, make_run("waiting"), None, "")
+    definition = tmp_path / "mine.yaml"
+    definition.write_text(
+        "title: Mine\nprotocol: [dino]\ncheckpoints: true\nmeasured: {task: knn}\n"
+        "columns: [{label: kNN, measured: {metric: top1}}]\n"
+    )
+    return str(definition), store.load([root])
+
+
+def test_every_mark_with_its_legend(marked: tuple[str, store.Store]) -> None:
+    name, found = marked
+    text = tables.render(name, found, format="md")
+    assert MARKED in text
+    table = tables.table(name, found)
+    assert table.marks == ["failed", "unfinished", "off_protocol", "best", "held_out", "refused"]
+    for mark in table.marks:
+        symbol = rendering.SYMBOLS[mark]
+        assert f"- {symbol}: {MEANINGS[mark]}." in text
+        page = html.unescape(tables.render(name, found, format="html"))
+        assert f'title="{MEANINGS[mark]}">{symbol}</abbr>' in page
+    assert "lost, kNN: knn-lost-cifar10-dino-p0-s0 failed: the disk is full" in text
+    assert "mixed, kNN: these runs differ in setting of the protocol" in text
+    written = cells(tables.render(name, found, format="csv"))
+    assert {row: cell["marks"] for (row, _), cell in written.items()} == {
+        "fast_moco": "off_protocol", "fine": "", "lost": "failed", "mixed": "refused", "picked": "best",
+        "tuned": "held_out", "waiting": "unfinished",
+    }  # fmt: skip
+    assert not any(int(cell["bold"]) for cell in written.values())
+
+
+def test_published_numbers_say_how_near_their_protocol_is(tmp_path: Path) -> None:
+    tmp_path.joinpath("empty").mkdir()
+    nothing = store.load([tmp_path / "empty"])
+    linear = tables.render("paper/linear", nothing, format="md")
+    assert "| BYOL | 66.5 ≈ [1] | 70.6 ≈ [1] | 73.2 ≈ [1] |" in linear
+    assert "| Fast-MoCo | 73.5 [4] | 75.1 [4] | 75.5 [4] |" in linear
+    assert "- ≈: published under a protocol that is only near ours, or does not say enough to tell." in linear
+    semi = tables.render("paper/semi", nothing, format="md")
+    assert "| Supervised | 25.4 ¶ [1] | 56.4 ¶ [1] |" in semi
+    assert "| Fast-MoCo | – | – |" in semi
+    assert "≈" not in tables.render("paper/voc_detection", nothing, format="md")
+    assert (
+        cells(tables.render("paper/semi", nothing, format="csv"))["BYOL", "1 % of labels"]["published_match"] == "near"
+    )
+
+
+# For each table: a row, a column and the measured number that must stand there, from the runs of `everything`.
+FILLED = {
+    "summary": ("fast_moco", "knn cifar10 top1, dino", "62.4"),
+    "knn": ("moco", "knn cifar10 top1, dino", "56.4"),
+    "transfer": ("moco", "linear cifar10 top1, sweep", "70.5"),
+    "cost": ("tiny", "time", "2.01"),
+    "paper/linear": ("Fast-MoCo", "100 epochs", "73.1"),
+    "paper/ablation_grid": ("2 × 2", "r = 2", "65"),
+    "paper/semi": ("Fast-MoCo", "10 % of labels", "66"),
+    "paper/voc_detection": ("Fast-MoCo", "AP50", "82.5"),
+    "paper/coco": ("Fast-MoCo", "mask AP", "34.5"),
+    "paper/segmentation": ("Fast-MoCo", "Cityscapes", "76"),
+}
+
+
+@pytest.fixture
+def everything(full_campaign: Path, make_run, write_done) -> store.Store:
+    weights = {"backbone": "resnet50", "epoch": 100}
+    for task, data, protocol, values, metrics in (
+        ("semi", "imagenet", "simclr", {"labels": "10percent"}, {"top1": 66}),
+        ("detection", "voc0712", "voc0712_r50_c4_24k", {}, {"AP": 57, "AP50": 82.5, "AP75": 64}),
+        ("detection", "coco2017", "coco_r50_fpn_1x", {}, {"AP": 39, "mask_AP": 34.5}),
+        ("segmentation", "cityscapes", "cityscapes_fcn_40k", {}, {"mIoU": 76}),
+    ):
+        run = make_run("r50", task=task, data=data, protocol=protocol, values=values, checkpoint=weights)
+        write_done(full_campaign, run, [Metric(name=name, value=value) for name, value in metrics.items()])
+    made = make_run(kind="pretrain", task="pretrain", protocol="tiny", run_id="pretrain-tiny", wall_s=7236.0)
+    write_done(full_campaign, made.model_copy(update={"checkpoint": None}), [Metric(name="loss", value=1, unit="")])
+    return store.load([full_campaign])
+
+
+def test_every_table_shows_its_measured_and_published_numbers(everything: store.Store) -> None:
+    assert set(FILLED) == set(tables.definitions())
+    for name, (row, column, value) in FILLED.items():
+        cell = cells(tables.render(name, everything, format="csv"))[row, column]
+        assert float(cell["measured"]) == pytest.approx(float(value)), name
+        # The same number, as its table writes it, in every format.
+        built = tables.table(name, everything)
+        i, j = built.rows.index(row), [head.name for head in built.columns].index(column)
+        text = rendering.measured_text(built.cells[i][j], built.columns[j])
+        assert text in tables.render(name, everything, format="md")
+        assert text in tables.render(name, everything, format="html")
+        assert text.replace("±", "$\\pm$") in tables.render(name, everything, format="latex")
+        if name.startswith("paper/") and name != "paper/ablation_grid":
+            assert built.has_published
+    assert (
+        cells(tables.render("paper/linear", everything, format="csv"))["Fast-MoCo", "100 epochs"]["difference"]
+        == "-0.4"
+    )
 
 
 @pytest.mark.tex
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs Debian's package texlive-latex-recommended")
-def test_latex_compiles(campaign: Path, tmp_path: Path) -> None:
-    found = store.load([campaign])
-    body = "\n".join(tables.render(name, found, format="latex") + "\\clearpage" for name in tables.definitions())
-    source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
-    (tmp_path / "t.tex").write_text(source, encoding="ascii")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "t.pdf").stat().st_size > 10_000
+def test_latex_compiles(everything: store.Store, marked: tuple[str, store.Store], tmp_path: Path) -> None:
+    """Every table by itself on a page of its own, with every mark, and each of them in the text of the PDF's source."""
+    own, found = marked
+    texts = [tables.render(name, everything, format="latex") for name in tables.definitions()]
+    texts.append(tables.render(own, found, format="latex"))
+    for index, body in enumerate(texts):
+        source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+        (tmp_path / f"t{index}.tex").write_text(source, encoding="ascii")
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"t{index}.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert (tmp_path / f"t{index}.pdf").stat().st_size > 10_000

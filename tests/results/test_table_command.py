@@ -1,0 +1,84 @@
+"""`fastmoco table` and `fastmoco report` as they are typed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cli import main
+from results import store, tables
+
+
+@pytest.fixture
+def fastmoco(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Call it: (exit code, what it printed, what it said on stderr)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fastmoco", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+def test_a_snapshot_gives_the_table_that_its_runs_gave(fastmoco, campaign: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "rows.parquet"
+    code, first, said = fastmoco("table", "summary", "--root", campaign, "--export", snapshot)
+    assert (code, said) == (0, f"wrote {snapshot}\n")
+    assert "**62.40 ± 0.40** (3)" in first
+    assert fastmoco("table", "summary", "--root", snapshot) == (0, first, "")
+
+
+def test_wrong_words_are_one_sentence_and_exit_code_2(fastmoco, campaign: Path, tmp_path: Path) -> None:
+    for words, sentence in (
+        (["summary", "--root", campaign, "--export", "rows.csv"], "must end in .parquet, not 'rows.csv'"),
+        (["summary", "--root", tmp_path / "absent"], "no directory or file at"),
+        (["sumary", "--root", campaign], "unknown table 'sumary' (did you mean 'summary'?)"),
+        (["summary", "--root", campaign, "--trace", "fast_moco"], "a cell is named by ROW,COLUMN, not 'fast_moco'"),
+        (["summary", "--root", campaign, "--trace", "moc,x"], "unknown row of the table 'moc' (did you mean 'moco'?)"),
+        (["summary", "--root", campaign, "--trace", "moco,knn"], "unknown column of the table 'knn'"),
+    ):
+        code, told, said = fastmoco("table", *words)
+        assert (code, told) == (2, "")
+        assert sentence in said
+        assert said.count("\n") == 1
+
+
+def test_a_cell_is_traced_by_labels_that_hold_commas(fastmoco, campaign: Path) -> None:
+    code, told, _ = fastmoco("table", "summary", "--root", campaign, "--trace", "fast_moco,linear cifar10 top1, sweep")
+    assert code == 0
+    assert "measured   71.00 ± 0.50 % (n = 3×2; last), 95 % interval over test samples" in told
+    assert told.count("\nrun linear-fast_moco") == 6
+    assert told.count("  command  fastmoco evaluate linear --checkpoint") == 6
+    assert told.count("  sha256 ") == 6
+    published = fastmoco("table", "paper/linear", "--root", campaign, "--trace", "MoCo v3,100 epochs")[1]
+    assert "published  68.9 %" in published
+    assert "where    github facebookresearch/moco-v3" in published
+    failed = fastmoco("table", "summary", "--root", campaign, "--trace", "random,knn cifar10 top1, dino")[1]
+    assert "mark       ✗ a run failed" in failed
+    assert "error    loss is not finite at step 12" in failed
+
+
+@pytest.mark.parametrize("format", sorted(tables.FORMATS))
+def test_every_format_is_written_to_a_file(format: str, fastmoco, campaign: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    assert fastmoco("table", "knn", "--root", campaign, "--format", format, "--out", out)[1] == f"wrote {out}\n"
+    assert out.read_text(encoding="utf-8") == tables.render("knn", store.load([campaign]), format=format)
+
+
+def test_a_report_of_several_roots(fastmoco, campaign: Path, tmp_path: Path, make_run, write_done) -> None:
+    from results.row import Metric
+
+    write_done(tmp_path / "more", make_run("theirs"), [Metric(name="top1", value=12.34)])
+    code, told, _ = fastmoco("report", campaign, tmp_path / "more", "--out", tmp_path / "report.html")
+    assert (code, told) == (0, f"wrote {tmp_path / 'report.html'}\n")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "12.34" in page
+    assert "62.40 ± 0.40" in page
