@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import marshal
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -68,6 +69,7 @@ METRIC_SCHEMA = pa.schema([(name, kind) for name, kind, _ in _METRIC])
 SCHEMA = pa.schema([*RUN_SCHEMA, *METRIC_SCHEMA])
 
 
+_PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII).fullmatch
 # What a protocol says of its numbers changes no number.
 _PROSE = frozenset({"name", "source", "sources"})
 
@@ -98,6 +100,11 @@ class TextOf:
             values = {key: value for key, value in json.loads(values_text).items() if key not in _PROSE}
             self._hashes[key] = canonical_hash({"name": name, "values": values})[:8]
         return self._hashes[key]
+
+
+def quoted(command: Sequence[str]) -> str:
+    """A command for a shell, as `shlex.join`; it is asked for with every run, and most words need no quotes."""
+    return " ".join([word if _PLAIN(word) else shlex.quote(word) for word in command])
 
 
 def run_values(run: Run, texts: TextOf, *, state: str, error: str | None, path: str) -> tuple[Any, ...]:
@@ -136,7 +143,7 @@ def run_values(run: Run, texts: TextOf, *, state: str, error: str | None, path: 
         run.seed,
         run.code_version,
         texts.json(run.packages),
-        shlex.join(run.command),
+        quoted(run.command),
         run.world_size,
         run.device,
         run.host,

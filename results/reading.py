@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -38,8 +38,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True)
-class FoundRun:
+class FoundRun(NamedTuple):
     """A run as found: its state and, when it is done, its metrics. `path` is its directory or JSON-lines file.
 
     `correct`: of a line of a JSON-lines file, the answers it holds.
@@ -111,16 +110,18 @@ def run_directories(root: str, problems: list[Problem], seen: set[str]) -> Itera
         seen.add(directory)
         try:
             with os.scandir(directory) as scan:
-                entries = sorted(((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan), reverse=True)
+                entries = list(scan)
+            folders, marks = [], set()
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.name in _MARKS:
+                    marks.add(entry.name)
         except OSError as error:
             problems.append(Problem(directory, "unreadable", f"cannot be listed: {error.strerror}"))
             continue
-        marks = {name for name, is_directory in entries if name in _MARKS and not is_directory}
-        pending.extend(
-            f"{directory}/{name}"
-            for name, is_directory in entries
-            if is_directory and not (marks and name in _INSIDE_A_RUN)
-        )
+        folders.sort(reverse=True)
+        pending.extend(f"{directory}/{name}" for name in folders if not (marks and name in _INSIDE_A_RUN))
         if marks:
             yield directory, marks
 
@@ -175,9 +176,15 @@ def read_lines(path: str, problems: list[Problem]) -> Iterator[FoundRun]:
 
 
 def _parse(model: type[M], path: str) -> M:
+    # Neither a Path nor a file object: for 100 000 files each of them costs half a second.
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - a Path object for each of 100 000 files costs a second
-            content = stream.read()
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            content = b""
+            while part := os.read(handle, 1 << 15):
+                content += part
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -13,7 +13,6 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
-from pretrain.curves import read_curves
 from pretrain.errors import InputError
 from pretrain.files import write_text
 from results import plots, tables
@@ -130,9 +129,15 @@ def _curves(store: Store) -> tuple[dict[str, list[dict[str, Any]]], str]:
         path = Path(run["path"]) / "metrics.jsonl"
         if run["kind"] == "pretrain" and path.is_file():
             label = f"{labels.get(run['run_id']) or run['protocol']}, seed {run['seed']}"
-            found.setdefault(label, read_curves(path))
+            found.setdefault(label, _points(path))
     shown = dict(list(found.items())[: len(plots.SERIES)])
     return shown, f", {len(shown)} of {len(found)} runs" if len(shown) < len(found) else ""
+
+
+def _points(path: Path) -> list[dict[str, Any]]:
+    """The points of a run's `metrics.jsonl`; a last line that is still being written is left out."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def _imagenet_rows(store: Store) -> pd.DataFrame:
