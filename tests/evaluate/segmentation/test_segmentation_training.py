@@ -262,7 +262,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(job: Callable[..., Job], mon
         )
 
 
-# What `fastmoco pretrain --recipe shapes_demo --data shapes` left (8000 images, seed 0), stored in half precision;
+# What `fastmoco pretrain --recipe shapes_demo --data shapes` left (seed 0), stored in half precision;
 # pretraining that much takes longer than all tests of this folder.
 FAST_MOCO = Path(__file__).parent / "fast_moco_shapes_demo.safetensors"
 
