@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.reproduce import command
 from benchmarks.request import Request
 from pretrain.errors import InputError
 from results.row import Checkpoint, Data, Protocol, Run
@@ -52,7 +53,8 @@ def describe_run(request: Request) -> Run:
         seed=request.seed,
         code_version=code_version(),
         packages=package_versions(),
-        command=sys.argv,
+        # A worker's own words name a request file; a user wants the command that does the run by itself.
+        command=(command(request) if request.campaign else None) or sys.argv,
         world_size=ranks_from_environment().world_size,
         host=socket.gethostname(),
         started=now(),
@@ -79,9 +81,9 @@ def device_for(wish: str) -> torch.device:
 def code_version() -> str:
     """The package's version, and the commit where the code runs from a git checkout."""
     version = importlib.metadata.version("fastmoco")
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        commit = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return version
     return f"{version}+{commit}"
