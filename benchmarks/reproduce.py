@@ -20,8 +20,8 @@ _NOT_SETTINGS = frozenset({"name", "source", "sources"})
 def command(request: Request) -> list[str] | None:
     """`fastmoco pretrain ...` or `fastmoco evaluate ...` for a request, to be called in the campaign's root.
 
-    It writes to a new folder there. None where no such command gives the same settings: a recipe from a file, a mapping as normalization, weights drawn
-    at random from another seed than the run's.
+    It writes to a new folder there. None where no such command gives the same settings: a recipe from a file, a mapping
+    as normalization, weights drawn at random from another seed than the run's.
     """
     changes = _changes(request)
     if changes is None:
