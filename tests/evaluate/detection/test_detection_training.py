@@ -146,3 +146,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(detection_job: MakeJob, resnet1
         RunFailedError, match=r"(the loss is (nan|inf)|no longer finite) at iteration \d of 6; a smaller"
     ):
         task.run("detection", detection_job(changes={"base_lr": 1e12, "warmup_iters": 0}))
+
+
+@pytest.mark.long
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("data", "protocol", "classes", "images"),
+    [("bccd", "smoke_r18_c4", {"RBC", "WBC", "Platelets"}, 72), ("coco128", "smoke_r18_fpn", {"person", "dog"}, 100)],
+)
+def test_real_xml_and_json_train_and_measure(
+    detection_job: MakeJob, real_data: Path, data: str, protocol: str, classes: set[str], images: int
+) -> None:
+    """VOC's XML with boxes, COCO's JSON with polygons and crowds, each with its own class list."""
+    catalog = Catalog.load(real_data / "catalog.yaml")
+    changes = {"max_iter": 2, "steps": [1], "warmup_iters": 1}
+    job = detection_job(protocol, changes, catalog=catalog, data=data)
+    rows = {row.name: row for row in task.run("detection", job)}
+    assert {f"AP/{name}" for name in classes} <= rows.keys()
+    assert ("mask_AP/person" in rows) == (data == "coco128")
+    assert {row.n for row in rows.values()} == {images}
