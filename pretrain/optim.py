@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
+
+from pretrain.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pretrain.fast_moco import FastMoCo
 
 
 class LARS(Optimizer):
@@ -83,7 +88,42 @@ def cosine_momentum(step: int, total: int, start: float) -> float:
 
 def split_by_decay(named: Iterable[tuple[str, Tensor]], *, decay_1d: bool) -> tuple[list[Tensor], list[Tensor]]:
     """Parameters with weight decay and without: 1-d ones (biases, norm scales) go to the second unless `decay_1d`."""
-    with_decay, without = [], []
+    with_decay: list[Tensor] = []
+    without: list[Tensor] = []
     for _, parameter in named:
         (with_decay if decay_1d or parameter.ndim > 1 else without).append(parameter)
     return with_decay, without
+
+
+def build_optimizer(recipe: Recipe, model: FastMoCo) -> torch.optim.Optimizer:
+    """The recipe's optimizer over encoder groups, then predictor groups, each with and without weight decay."""
+    encoder = [*model.backbone.named_parameters(), *model.projector.named_parameters()]
+    groups: list[dict[str, Any]] = []
+    for role, named in (("encoder", encoder), ("predictor", [*model.predictor.named_parameters()])):
+        with_decay, without = split_by_decay(named, decay_1d=recipe.decay_1d)
+        for parameters, decay in ((with_decay, recipe.weight_decay), (without, 0.0)):
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay, "role": role})
+    if recipe.optimizer == "lars":
+        return LARS(groups, lr=recipe.lr, momentum=recipe.sgd_momentum)
+    # One pass over the weights, on the CPU as on GPUs, and no copies of the gradients.
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.sgd_momentum, fused=True)
+
+
+def learning_rates(recipe: Recipe, step: int, total_steps: int) -> dict[str, float]:
+    """The lr of the "encoder" and the "predictor" groups at `step` (from 0)."""
+    warmup = round(recipe.warmup_epochs * total_steps / recipe.epochs)
+    lr = warmup_cosine(step, total_steps, warmup=warmup, base_lr=recipe.lr, start_lr=recipe.start_lr)
+    return {"encoder": lr, "predictor": recipe.lr if recipe.predictor_lr == "constant" else lr}
+
+
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load what `state_dict` gave, each tensor in the memory layout of its parameter.
+
+    Fused kernels read raw memory, and on the CPU nothing checks that a momentum lies as its weights do.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pretrain.errors import RunFailedError
+from pretrain.errors import InputError, RunFailedError
 from pretrain.files import replacing
+from pretrain.recipe import BOOKKEEPING, Recipe
 
 log = logging.getLogger("fastmoco")
 
@@ -77,7 +78,7 @@ class StateStore:
         try:
             with replacing(path) as stream:
                 hashing = _Hashing(stream)
-                torch.save(snapshot, hashing)
+                torch.save(snapshot, hashing)  # type: ignore[arg-type]  # writes with `write` alone
                 stream.write(hashing.digest() + MARK)
             # Damaged files count too: they are older than this whole one, so nothing is lost with them.
             for old in sorted(self.directory.glob("step_*.pt"), reverse=True)[KEEP:]:
@@ -87,10 +88,11 @@ class StateStore:
 
     def _copy(self, value: Any, at: tuple[str, ...]) -> Any:
         if isinstance(value, torch.Tensor):
-            # Buffers are kept from save to save: fresh pages cost more than the copy itself.
+            # Buffers are kept from save to save: fresh pages cost more than the copy itself. They have the layout of
+            # what they hold, so that the copy is one of plain memory.
             buffer = self._buffers.get(at)
-            if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
-                buffer = self._buffers[at] = torch.empty(value.shape, dtype=value.dtype)
+            if buffer is None or _plan(buffer) != _plan(value):
+                buffer = self._buffers[at] = torch.empty_like(value, device="cpu")
             return buffer.copy_(value.detach())
         if isinstance(value, dict):
             return {key: self._copy(item, (*at, str(key))) for key, item in value.items()}
@@ -99,11 +101,31 @@ class StateStore:
         return value
 
 
+def _plan(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.shape, tensor.stride()
+
+
 def whole_content(path: Path) -> memoryview | None:
     """What stands before the checksum of a state file; None when the checksum does not agree or is not there."""
     data = memoryview(Path(path).read_bytes())
     content, tail = data[:-TAIL], bytes(data[-TAIL:])
     return content if tail == hashlib.sha256(content).digest() + MARK else None
+
+
+def refuse_other_run(state: dict[str, Any], recipe: Recipe, seed: int, images: str) -> None:
+    """Raise InputError, naming the field, when a state was made by another recipe, seed or set of images."""
+    before, now = state["recipe"], recipe.model_dump(mode="json")
+    for field in now.keys() | before.keys():
+        if field not in BOOKKEEPING and before.get(field) != now.get(field):
+            raise InputError(
+                f"cannot resume: the state was made with {field} {before.get(field)!r}, now it is {now.get(field)!r}; "
+                "keep the recipe or choose another --out"
+            )
+    for what, then, given in (("seed", state["seed"], seed), ("images", state["images"], images)):
+        if then != given:
+            raise InputError(
+                f"cannot resume: the state was made with {what} {then}, now it is {given}; choose another --out"
+            )
 
 
 class _Hashing:

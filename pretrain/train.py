@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pretrain.batches import batch_of_rank, training_images
 from pretrain.batchnorm import across_ranks
 from pretrain.curves import Curves
 from pretrain.data.images import ImageSet
-from pretrain.data.splits import few
 from pretrain.distributed import Ranks, any_rank, barrier, mean_over_ranks, process_group
 from pretrain.errors import InputError, RunFailedError
 from pretrain.fast_moco import FastMoCo
 from pretrain.handover import BackboneMetadata, Normalization, write_backbone
 from pretrain.interrupt import StopRequest, stop_request
 from pretrain.monitor import OnlineKnn
-from pretrain.optim import LARS, cosine_momentum, split_by_decay, warmup_cosine
+from pretrain.optim import build_optimizer, cosine_momentum, learning_rates, load_optimizer_state
 from pretrain.progress import progress
-from pretrain.recipe import BOOKKEEPING, Recipe
-from pretrain.state import StateStore
+from pretrain.recipe import Recipe
+from pretrain.state import StateStore, refuse_other_run
 from pretrain.step import StepFigures, accumulate_gradients
 from pretrain.views import two_view_loader
 
@@ -77,8 +77,8 @@ class _Training:
         stop: StopRequest,
     ) -> None:
         self.recipe, self.seed, self.out, self.device, self.ranks, self.stop = recipe, seed, out, device, ranks, stop
-        self.images = _training_images(recipe, images)
-        self.batch_of_rank = _batch_of_rank(recipe, len(self.images), ranks.world_size)
+        self.images = training_images(recipe, images)
+        self.batch_of_rank = batch_of_rank(recipe, len(self.images), ranks.world_size)
         self.steps_per_epoch = len(self.images) // recipe.global_batch_size
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.core = build_model(recipe, seed, device, ranks)
@@ -259,7 +259,7 @@ class _Training:
             )
         refuse_other_run(state, self.recipe, self.seed, self.images.identity)
         self.core.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         log.info("going on from step %d of %d", step, self.total_steps)
         return step
 
@@ -288,65 +288,3 @@ def build_model(recipe: Recipe, seed: int, device: torch.device, ranks: Ranks) -
     if ranks.world_size > 1 and recipe.cross_rank_bn:
         across_ranks(model, device)
     return model.train()
-
-
-def build_optimizer(recipe: Recipe, model: FastMoCo) -> torch.optim.Optimizer:
-    """The recipe's optimizer over encoder groups, then predictor groups, each with and without weight decay."""
-    encoder = [*model.backbone.named_parameters(), *model.projector.named_parameters()]
-    groups: list[dict[str, Any]] = []
-    for role, named in (("encoder", encoder), ("predictor", [*model.predictor.named_parameters()])):
-        with_decay, without = split_by_decay(named, decay_1d=recipe.decay_1d)
-        for parameters, decay in ((with_decay, recipe.weight_decay), (without, 0.0)):
-            if parameters:
-                groups.append({"params": parameters, "weight_decay": decay, "role": role})
-    if recipe.optimizer == "lars":
-        return LARS(groups, lr=recipe.lr, momentum=recipe.sgd_momentum)
-    fused = next(model.parameters()).device.type == "cuda"
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.sgd_momentum, fused=fused, foreach=not fused)
-
-
-def learning_rates(recipe: Recipe, step: int, total_steps: int) -> dict[str, float]:
-    """The lr of the "encoder" and the "predictor" groups at `step` (from 0)."""
-    warmup = round(recipe.warmup_epochs * total_steps / recipe.epochs)
-    lr = warmup_cosine(step, total_steps, warmup=warmup, base_lr=recipe.lr, start_lr=recipe.start_lr)
-    return {"encoder": lr, "predictor": recipe.lr if recipe.predictor_lr == "constant" else lr}
-
-
-def refuse_other_run(state: dict[str, Any], recipe: Recipe, seed: int, images: str) -> None:
-    """Raise InputError, naming the field, when a state was made by another recipe, seed or set of images."""
-    before, now = state["recipe"], recipe.model_dump(mode="json")
-    for field in now.keys() | before.keys():
-        if field not in BOOKKEEPING and before.get(field) != now.get(field):
-            raise InputError(
-                f"cannot resume: the state was made with {field} {before.get(field)!r}, now it is {now.get(field)!r}; "
-                "keep the recipe or choose another --out"
-            )
-    for what, then, given in (("seed", state["seed"], seed), ("images", state["images"], images)):
-        if then != given:
-            raise InputError(
-                f"cannot resume: the state was made with {what} {then}, now it is {given}; choose another --out"
-            )
-
-
-def _training_images(recipe: Recipe, images: ImageSet) -> ImageSet:
-    if recipe.train_images is None or recipe.train_images == len(images):
-        return images
-    if recipe.train_images > len(images):
-        raise InputError(
-            f"train_images is {recipe.train_images}, but '{images.name}' has {len(images)} in its {images.split} split"
-        )
-    return images.subset(few(images.labels, fraction=recipe.train_images / len(images), seed=0))
-
-
-def _batch_of_rank(recipe: Recipe, count: int, world_size: int) -> int:
-    batch = recipe.global_batch_size
-    if batch > count:
-        raise InputError(f"global_batch_size is {batch}, but there are only {count} images to train on")
-    if batch % world_size:
-        raise InputError(f"global_batch_size is {batch}, expected a multiple of the {world_size} ranks")
-    if batch // world_size < 2:
-        raise InputError(f"global_batch_size is {batch} on {world_size} ranks, expected at least 2 images a rank")
-    micro = recipe.micro_batch_size
-    if micro is not None and batch // world_size % micro:
-        raise InputError(f"micro_batch_size is {micro}, expected a divisor of a rank's batch, {batch // world_size}")
-    return batch // world_size
