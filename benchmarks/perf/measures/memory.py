@@ -16,7 +16,7 @@ from benchmarks.perf.peers import contestants
 from benchmarks.perf.peers.contestants import NAIVE, NAMES, OURS, OURS_BF16, SETTINGS, Setting
 from benchmarks.perf.peers.steps import our_step
 from pretrain.fast_moco import FastMoCo
-from pretrain.train import build_optimizer
+from pretrain.optim import build_optimizer
 
 TARGET, GPU_BYTES = 0.80, 24e9
 
@@ -64,7 +64,7 @@ def peak_of_tensors(setting: Setting, batch: int, precision: str, micro: int | N
     """Bytes alive between steps, and the most during one of our steps, views and optimizer included.
 
     With `fake`, tensors have shapes but no values: the same operations return the same storages, at no cost, so that
-    sizes that no machine here has room for can be counted. (A test compares both.)
+    sizes that no machine here has room for can be counted. (A test compares both: equal, in bf16 within 0.1 %.)
     """
     # `fresh`, as fake parameters cannot be deep-copied; it changes values alone.
     recipe = setting.recipe(batch, micro_batch_size=micro, momentum_init="fresh")

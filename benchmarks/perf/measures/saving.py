@@ -13,8 +13,9 @@ import torch
 
 from benchmarks.perf.peers.contestants import SETTINGS
 from pretrain.distributed import ALONE
+from pretrain.optim import build_optimizer
 from pretrain.state import StateStore
-from pretrain.train import build_model, build_optimizer
+from pretrain.train import build_model
 
 TARGET = 0.15
 

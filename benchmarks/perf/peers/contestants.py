@@ -23,8 +23,9 @@ from benchmarks.perf.peers.steps import (
     our_step,
 )
 from pretrain.distributed import ALONE
+from pretrain.optim import build_optimizer
 from pretrain.recipe import Recipe, resolve_recipe
-from pretrain.train import build_model, build_optimizer
+from pretrain.train import build_model
 
 OURS, NAIVE, MOCO_V3, BACKBONE, OURS_BF16 = "ours", "public code", "MoCo v3", "backbone alone", "ours, bf16"
 NAMES = (OURS, NAIVE, MOCO_V3, BACKBONE, OURS_BF16)

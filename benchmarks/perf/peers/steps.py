@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from pretrain import patches
 from pretrain.fast_moco import FastMoCo
+from pretrain.optim import build_optimizer
 from pretrain.recipe import Head, Recipe
 from pretrain.step import accumulate_gradients
-from pretrain.train import build_optimizer
 
 Views = tuple[Tensor, Tensor]
 Low = Callable[[], AbstractContextManager[object]]
@@ -73,8 +73,8 @@ class NaiveFastMoCo(nn.Module):
         """Both views (N, C, H, W) in one graph -> the loss."""
         queries = self.queries(one), self.queries(two)
         with torch.no_grad():
-            for key, query in zip(self.momentum_encoder.parameters(), self.encoder.parameters(), strict=True):
-                key.data.mul_(self.momentum).add_(query.data, alpha=1.0 - self.momentum)
+            for slow, fast in zip(self.momentum_encoder.parameters(), self.encoder.parameters(), strict=True):
+                slow.data.mul_(self.momentum).add_(fast.data, alpha=1.0 - self.momentum)
             keys = [self.momentum_encoder(view) for view in (one, two)]
         losses = []
         for query, key in zip(queries, reversed(keys), strict=True):
@@ -116,8 +116,8 @@ class MoCoV3(nn.Module):
         """Both views (N, C, H, W) in one graph -> the loss."""
         queries = [self.predictor(self.base_encoder(view)) for view in (one, two)]
         with torch.no_grad():
-            for query, key in zip(self.base_encoder.parameters(), self.momentum_encoder.parameters(), strict=True):
-                key.data = key.data * self.momentum + query.data * (1.0 - self.momentum)  # type: ignore[assignment]
+            for fast, slow in zip(self.base_encoder.parameters(), self.momentum_encoder.parameters(), strict=True):
+                slow.data = slow.data * self.momentum + fast.data * (1.0 - self.momentum)
             keys = [self.momentum_encoder(view) for view in (one, two)]
         labels = torch.arange(len(one), device=one.device)
         terms = []
