@@ -114,7 +114,7 @@ def _form(line: str) -> str:
     line = re.sub(r"(available: ).*", r"\1NAMES", line)
     line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b", "HASH", line)
     line = re.sub(r"\b\d+\.\d+(e[+-]?\d+)?\b|\b\d+e[+-]?\d+\b", "NUMBER", line)
-    line = re.sub(r"\b(NUMBER|\d+) ?(s|min|h|MiB|MB|GB)\b", "AMOUNT", line)
+    line = re.sub(r"\b(NUMBER|\d+) ?(s\b|min\b|h\b|MiB\b|MB\b|GB\b|%)", "AMOUNT", line)
     return re.sub(r"[\s─━]+", " ", line.replace("**", "")).strip()
 
 
