@@ -6,7 +6,6 @@ Shapes: B batch, D feature width, N samples.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from filelock import FileLock
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.guards import EachOnce, frozen
 from evaluate.inputs import batches
-from evaluate.representation import represent
+from evaluate.representation import images_at_once, laid_out, represent
 from pretrain.backbones import fingerprint
 from pretrain.data.images import ImageSet
 from pretrain.data.transforms import TestTransform
@@ -31,8 +30,7 @@ from pretrain.progress import progress
 
 log = logging.getLogger("fastmoco")
 
-CACHE_VERSION = 1
-BATCH = 128
+CACHE_VERSION = 2
 
 
 class Stacked:
@@ -201,12 +199,14 @@ def _blocks(
     patch_average: bool,
     ranks: Ranks,
 ) -> Iterator[np.ndarray]:
-    """(<=BATCH, D) float32, the features of this rank's share: a run of images, in their order."""
+    """(B, D) float32, the features of this rank's share: a run of images, in their order."""
     share = images.subset(np.arange(*_share(len(images), ranks))) if ranks.world_size > 1 else images
-    module = (backbone.module if device.type == "cpu" else copy.deepcopy(backbone.module).to(device)).eval()
+    module = laid_out(backbone.module, device)
+    assert transform.crop is not None
+    at_once = images_at_once(device, transform.crop)
     once = EachOnce(len(share))
     with frozen(module):
-        for inputs, indices in batches(share, transform, batch_size=BATCH):
+        for inputs, indices in batches(share, transform, batch_size=at_once):
             values = represent(module, inputs.to(device, non_blocking=True), layers=layers, patch_average=patch_average)
             block = np.ascontiguousarray(values.float().cpu().numpy())
             _check_finite(block, indices, share, backbone)

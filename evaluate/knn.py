@@ -15,6 +15,7 @@ from torch import Tensor
 from evaluate import metrics
 from evaluate.features import Features
 from evaluate.guards import EachOnce
+from evaluate.nearest import Found, by_products, largest, lengths
 from evaluate.probe_data import job_features
 from evaluate.protocols.knn import PROTOCOLS, KnnProtocol
 from evaluate.task import Job
@@ -82,26 +83,16 @@ def neighbours(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(start, similarity (Q, k), index (Q, k)) for each chunk of queries in order, the most similar first.
 
-    Exact: every pair is compared. A chunk of queries meets the training images block by block and keeps its k best, so
-    memory is one chunk, one block and their (Q, M) similarities. Results are on the CPU.
+    Exact: every pair is compared (see `evaluate.nearest`). A chunk of queries meets the training images block by block
+    and keeps its k best, so memory is one chunk, one block and their (Q, M) similarities. Results are on the CPU.
     """
+    options = {"l2_normalize": protocol.l2_normalize, "train_block": protocol.train_block}
     for start, chunk in queries.blocks(protocol.query_chunk):
-        best = np.empty((len(chunk), 0), dtype=np.float32)
-        index = np.empty((len(chunk), 0), dtype=np.int64)
-        query = chunk / np.maximum(_lengths(chunk), 1e-12)[:, None] if protocol.l2_normalize else chunk  # (Q, D)
-        on_device = None if device.type == "cpu" else torch.from_numpy(query).to(device)
-        buffer = np.empty(len(query) * protocol.train_block, dtype=np.float32)
-        for block_start, block in train.views(protocol.train_block):  # (M, D)
-            if on_device is None:
-                similarity = np.matmul(query, block.T, out=buffer[: len(query) * len(block)].reshape(len(query), -1))
-                if protocol.l2_normalize:
-                    # Dividing the similarities and not the features: the block stays a view of the mapped file.
-                    similarity *= 1 / np.maximum(_lengths(block), 1e-12)
-                found, at = _largest(similarity, k)
-            else:
-                found, at = _largest_on_device(on_device, block, k, protocol.l2_normalize)
-            best, order = _largest(np.concatenate([best, found], axis=1), k)
-            index = np.take_along_axis(np.concatenate([index, at + block_start], axis=1), order, axis=1)
+        query = chunk / np.maximum(lengths(chunk), 1e-12)[:, None] if protocol.l2_normalize else chunk  # (Q, D)
+        if device.type == "cpu":
+            best, index = by_products(query, train, k, **options)
+        else:
+            best, index = _on_device(torch.from_numpy(query).to(device), train, k, **options)
         # The most similar first; of equals the earlier image.
         order = np.lexsort((index, -best), axis=1)
         yield (
@@ -111,30 +102,18 @@ def neighbours(
         )
 
 
-def _largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest of each row, in no order, and where they stand; all of a shorter row.
-
-    numpy's partition takes a third of the time of torch's topk on a CPU.
-    """
-    M = values.shape[1]
-    if k >= M:
-        return values.copy(), np.broadcast_to(np.arange(M), values.shape)
-    at = np.argpartition(values, M - k, axis=1)[:, M - k :]
-    return np.take_along_axis(values, at, axis=1), at
-
-
-def _largest_on_device(query: Tensor, block: np.ndarray, k: int, l2_normalize: bool) -> tuple[np.ndarray, np.ndarray]:
-    keys = torch.from_numpy(np.array(block)).to(query.device)
-    similarity = query @ keys.T
-    if l2_normalize:
-        similarity *= 1 / keys.norm(dim=1).clamp_min(1e-12)
-    found, at = similarity.topk(min(k, len(keys)), dim=1)
-    return found.cpu().numpy(), at.cpu().numpy()
-
-
-def _lengths(rows: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N,), the Euclidean length of each row."""
-    return np.sqrt(np.einsum("nd,nd->n", rows, rows))
+def _on_device(query: Tensor, train: Features, k: int, *, l2_normalize: bool, train_block: int) -> Found:
+    best = np.empty((len(query), 0), dtype=np.float32)
+    index = np.empty((len(query), 0), dtype=np.int64)
+    for start, block in train.views(train_block):
+        keys = torch.from_numpy(np.array(block)).to(query.device)
+        similarity = query @ keys.T
+        if l2_normalize:
+            similarity *= 1 / keys.norm(dim=1).clamp_min(1e-12)
+        found, at = (part.cpu().numpy() for part in similarity.topk(min(k, len(keys)), dim=1))
+        best, order = largest(np.concatenate([best, found], axis=1), k)
+        index = np.take_along_axis(np.concatenate([index, at + start], axis=1), order, axis=1)
+    return best, index
 
 
 def vote(similarity: Tensor, labels: Tensor, classes: int, protocol: KnnProtocol) -> Tensor:

@@ -5,7 +5,6 @@ Shapes: B batch, D feature width, K classes, L classifiers, N images.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from evaluate.features import Features, extract
 from evaluate.guards import check_weights_are_the_files, frozen
 from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.linear import PROTOCOLS, LinearProtocol
-from evaluate.representation import has_tokens, represent_many
+from evaluate.representation import has_tokens, images_at_once, laid_out, represent_many
 from evaluate.task import Job
 from evaluate.train_data import probe_transform
 from evaluate.training import Subject, Trained, Training, clear_state
@@ -37,8 +36,6 @@ from results.row import Metric
 log = logging.getLogger("fastmoco")
 
 Sees = tuple[int, bool]  # which representation: (layers, patch_average)
-
-CHUNK = 256  # images through the frozen backbone at once; more would only take memory
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def run(job: Job) -> list[Metric]:
     transform = test_input(protocol, train, job.backbone.metadata.normalization)
     metric, classes = main_metric(job, train.multi_label), len(train.classes)
     preset = PROTOCOLS.get(protocol.name)
-    trunk = job.backbone.module if job.device.type == "cpu" else copy.deepcopy(job.backbone.module).to(job.device)
+    trunk = laid_out(job.backbone.module, job.device)
     with process_group(job.device, job.out) as ranks, stop_request() as stop, frozen(trunk):
 
         def features(images: ImageSet, of: list[Kind]) -> dict[Sees, Features]:
@@ -219,7 +216,10 @@ class Probe(Subject):
     def inputs_of(self, images: Tensor) -> dict[Sees, Tensor]:
         """(B, 3, H, W) -> each representation (B, D), without a graph: the trunk gets no gradient."""
         wanted = list(self.test)
-        parts = [represent_many(self.trunk, chunk, wanted) for chunk in images.split(CHUNK)]
+        parts = [
+            represent_many(self.trunk, chunk, wanted)
+            for chunk in images.split(images_at_once(images.device, images.shape[-1]))
+        ]
         return {sees: torch.cat([part[i] for part in parts]) for i, sees in enumerate(wanted)}
 
     def measure(self) -> np.ndarray:

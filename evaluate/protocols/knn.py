@@ -31,7 +31,7 @@ class KnnProtocol(FeatureProtocol):
     vote: Literal["softmax", "uniform"] = "softmax"
     l2_normalize: bool = True
     query_chunk: int = Field(default=2048, ge=1)
-    train_block: int = Field(default=8192, ge=1)
+    train_block: int = Field(default=2048, ge=1)
 
     @field_validator("also_k")
     @classmethod

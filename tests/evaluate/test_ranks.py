@@ -23,7 +23,7 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {folder!r})
 from conftest import FakeCatalog, MeanColour, coloured_set
-from evaluate import features, inputs, task
+from evaluate import representation, task
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.task import Job, resolve_protocol
 from pretrain import backbones
@@ -48,7 +48,7 @@ catalog = FakeCatalog(
 )
 out = Path(told["out"])
 out.mkdir(parents=True, exist_ok=True)
-features.BATCH = told.get("batch", features.BATCH)
+representation.MOST_AT_ONCE = told.get("batch", representation.MOST_AT_ONCE)
 job = Job(
     backbone=backbone,
     catalog=catalog,
