@@ -175,3 +175,38 @@ def test_answers_that_are_not_the_number_s_are_not_used(harm: str, campaign: Pat
     assert not found.problems
     assert correct(found.select(run_id=lines[0]["run"]["run_id"], selection="last")) is None
     assert correct(found.select(run_id=lines[1]["run"]["run_id"], selection="last")) is not None
+
+
+STEPS = ("start", "fail", "temporary", "finish", "copy")
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*STEPS, "read"])), max_size=40))
+def test_any_interleaving_of_writers_and_readers(order: list[tuple[int, str]], make_run) -> None:
+    """Four writers take their steps in any order: a reader sees exactly the runs whose result has its name."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        finished: set[int] = set()
+        for writer, step in [*order, (0, "read")]:
+            directory = root / f"run{writer}"
+            run = make_run(seed=writer)
+            result = Result(run=run, metrics=[Metric(name="top1", value=writer)]).model_dump_json()
+            if step == "read":
+                found = store.load([root])
+                assert found.rows["value"].tolist() == sorted(finished)
+                assert set(kinds(found)) <= {"unfinished", "failed", "duplicate"}
+                assert set(found.runs.loc[found.runs["state"] == "done", "seed"]) == finished
+                continue
+            directory.mkdir(exist_ok=True)
+            if step == "start":
+                (directory / "run.json").write_text(run.model_dump_json())
+            elif step == "fail" and (directory / "run.json").exists() and writer not in finished:
+                (directory / "failed.json").write_text('{"error": "disk is full", "exit_code": 1}')
+            elif step == "temporary":
+                (directory / ".result.json.tmp").write_text(result[: len(result) // 2])
+            elif step == "finish" and (directory / ".result.json.tmp").exists() and writer not in finished:
+                (directory / ".result.json.tmp").write_text(result)
+                (directory / ".result.json.tmp").rename(directory / "result.json")
+                finished.add(writer)
+            elif step == "copy" and writer in finished:
+                shutil.copytree(directory, root / "copies" / f"run{writer}", dirs_exist_ok=True)

@@ -13,7 +13,7 @@ import pytest
 
 from pretrain.errors import InputError
 from results import rendering, store, tables
-from results.row import Metric
+from results.row import Data, Metric
 from results.table import MEANINGS
 
 GOLDEN = """\
@@ -82,6 +82,20 @@ def test_a_mean_over_two_protocols_is_refused_with_the_reason(tmp_path: Path, ma
     assert "these runs differ in protocol (dino, vissl)" in text
     summary = tables.table("summary", store.load([tmp_path]))
     assert [column.label[2] for column in summary.columns] == ["top1, dino", "top1, vissl"]
+
+
+def test_rows_of_other_test_samples_are_not_compared(tmp_path: Path, make_run, write_done) -> None:
+    for label, identity in (("a", "1"), ("b", "2")):
+        run = make_run(label, checkpoint={"sha256": None}).model_copy(
+            update={"data": Data(name="x", identity=identity)}
+        )
+        write_done(tmp_path, run, [Metric(name="top1", value=50)])
+    definition = tmp_path / "mine.yaml"
+    definition.write_text("title: M\ncheckpoints: true\ncolumns: [{label: kNN, measured: {task: knn}}]\n")
+    text = tables.render(str(definition), store.load([tmp_path]), format="md")
+    reason = "kNN: nothing is bold. These runs differ in content of the data set (1, 2)"
+    assert reason in text
+    assert "**50" not in text
 
 
 def test_a_wrong_definition_names_its_line(tmp_path: Path, campaign: Path) -> None:
