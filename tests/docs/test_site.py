@@ -97,7 +97,17 @@ def test_every_page_is_in_the_menu(repository: Path) -> None:
 
 def test_the_pictures_are_fresh(pictures: ModuleType) -> None:
     for name, draw in pictures.PICTURES.items():
-        assert draw() == (pictures.FOLDER / name).read_text(encoding="utf-8"), f"{name}: python docs/generate.py"
+        words, numbers = apart(draw())
+        shown_words, shown_numbers = apart((pictures.FOLDER / name).read_text(encoding="utf-8"))
+        assert words == shown_words, f"{name}: python docs/generate.py"
+        assert numbers == pytest.approx(shown_numbers, abs=0.01), f"{name}: python docs/generate.py"
+
+
+def apart(svg: str) -> tuple[list[str], list[float]]:
+    """What an SVG says and where: other processors may round its last digits, and the names made of them, otherwise."""
+    named = re.sub(r"\b[a-z][0-9a-f]{10}\b", "name", svg)
+    number = re.compile(r"-?\d+\.\d+")
+    return number.split(named), [float(found) for found in number.findall(named)]
 
 
 @pytest.fixture
