@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from benchmarks.schema import attributes, models, schema, summary
 from pretrain.backbones import build, names
 from results.definition import definitions, load_definition
+from results.published import PUBLISHED_COLUMNS
 
 
 def catalog_page() -> str:
@@ -72,6 +73,13 @@ def tables_page() -> str:
         else:
             labels = [cell(column.label) for column in definition.columns]
             parts.append(f"Columns: {'; '.join(labels)}.\n")
+    columns = [[f"`{name}`", cell(about)] for name, about in PUBLISHED_COLUMNS.items()]
+    parts += [
+        "## Add a published number\n",
+        "Append a line to `results/published.csv`: one number of one source, with these columns in this order. What "
+        "the source does not say stays empty. Any table whose filters it matches shows it; run `make test` to check it.\n",
+        table(["column", "what it holds"], columns),
+    ]
     return NOTE + "\n".join(parts)
 
 
