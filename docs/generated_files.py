@@ -77,7 +77,7 @@ def tables_page() -> str:
     parts += [
         "## Add a published number\n",
         "Append a line to `results/published.csv`: one number of one source, with these columns in this order. What "
-        "the source does not say stays empty. Any table whose filters it matches shows it; run `make test` to check it.\n",
+        "the source does not say stays empty. Any table whose filters match shows it; `make test` checks it.\n",
         table(["column", "what it holds"], columns),
     ]
     return NOTE + "\n".join(parts)

@@ -66,9 +66,9 @@ def build(name: str, definition: Definition, store: Store) -> Table:
             line.append(cell)
         if definition.test and column.quantity is None and (sentence := embolden(head, contestants)):
             told.append(sentence)
-    if told:
-        rule = f"Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ {ALPHA})."
-        notes = [rule, *told, *notes]
+    rule = f"Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ {ALPHA})."
+    bold = any(cell.bold for line in cells for cell in line)
+    notes = [*([rule] if bold else []), *told, *notes]
     return Table(
         name=name,
         title=definition.title,

@@ -1,4 +1,11 @@
-"""Numbers from papers and repositories, each with its source: `published.csv` and how to ask it."""
+"""Numbers from papers and repositories, each with its source: `published.csv` and how to ask it.
+
+To add a number, append a line to `results/published.csv`: one number of one source, in percent, the columns below in
+their order. What the source does not say stays empty; nothing is computed or guessed, except that fractions are
+multiplied by 100. Say where you read it (`source`, `source_location`, `reading`). `protocol_match` is "same" only if
+every number of our protocol agrees with what the source states. Tables pick it up by the filters in their definitions;
+`tests/results/test_published.py` holds the schema and the count of rows.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +17,7 @@ import pandas as pd
 
 from results.matching import matches
 
-# Every column, in the file's order, with what it holds. docs: how to add a row.
+# Every column, in the file's order, with what it holds.
 PUBLISHED_COLUMNS: dict[str, str] = {
     "method": "the method's usual name, without the variant",
     "variant": "what differs from the method as published: another reproduction, crops, batch size ...",
