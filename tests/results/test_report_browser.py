@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from results import store, tables
 from results.report import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -145,6 +146,23 @@ def test_nothing_is_cut_off_and_all_text_has_contrast(
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     for text, colour, paper in browser.execute_script(TEXTS):
         assert contrast(colour, paper) >= 4.5, (text, colour, paper)
+
+
+def test_each_table_s_own_page_fits_a_phone_and_keeps_to_itself(browser, full_campaign: Path, tmp_path: Path) -> None:
+    found = store.load([full_campaign])
+    size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for name in tables.definitions():
+        page = tmp_path / "table.html"
+        page.write_text(tables.render(name, found, format="html"), encoding="utf-8")
+        browser.get(page.as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, name
+        cells = "return document.querySelectorAll('tbody tr').length"
+        assert browser.execute_script(cells) == len(tables.table(name, found).rows)
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in sent if not url.startswith(("file:", "data:", "chrome:"))] == []
 
 
 # Every element that holds text of its own: the text, its colour and that of the nearest ground that is not transparent.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from pretrain.errors import InputError
 from results import rendering, store, tables
@@ -232,6 +234,19 @@ def test_every_table_shows_its_measured_and_published_numbers(everything: store.
         cells(tables.render("paper/linear", everything, format="csv"))["Fast-MoCo", "100 epochs"]["difference"]
         == "-0.4"
     )
+
+
+@pytest.mark.parametrize("name", tables.definitions())
+def test_markdown_renders_as_a_table_of_the_same_shape(name: str, everything: store.Store) -> None:
+    # markdown-it-py is what rich reads Markdown with, so it is always there.
+    page = MarkdownIt("commonmark").enable("table").render(tables.render(name, everything, format="md"))
+    lines = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+    built = tables.table(name, everything)
+    assert len(lines) == 1 + len(built.rows)
+    width = 1 + len(built.columns) * len(rendering.parts(built))
+    assert {len(re.findall(r"<t[hd]", line)) for line in lines} == {width}
+    assert page.count("<table>") == 1
+    assert page.count("<strong>") == 1 + sum(cell.bold for row in built.cells for cell in row)
 
 
 @pytest.mark.tex
