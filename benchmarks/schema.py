@@ -17,34 +17,40 @@ from evaluate.task import TASKS, protocols
 from pretrain.data.entries import Entry
 from pretrain.errors import unknown
 from pretrain.recipe import RECIPES
+from results.definition import Definition
 
 FOLDER = Path(__file__).with_name("schemas")
-TITLES = {"spec": "Campaign spec of fastmoco", "catalog": "Data catalog of fastmoco"}
+TITLES = {
+    "spec": "Campaign spec of fastmoco",
+    "catalog": "Data catalog of fastmoco",
+    "table": "Table definition of fastmoco",
+}
+_ROOTS: dict[str, Any] = {"spec": CampaignSpec, "catalog": dict[str, Entry], "table": Definition}
 _SECTION = re.compile(r"^(Attributes|Raises|Args|Returns):$", re.MULTILINE)
 
 
 def shipped(name: str) -> Path:
-    """Where the schema of "spec" or "catalog" lies. Raises InputError for another name."""
+    """Where the schema of "spec", "catalog" or "table" lies. Raises InputError for another name."""
     if name not in TITLES:
         raise unknown("schema", name, TITLES)
     return FOLDER / f"{name}.schema.json"
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The schema of "spec" or "catalog", made from the models. Raises InputError for another name."""
+    """The schema of "spec", "catalog" or "table", made from the models. Raises InputError for another name."""
     if name not in TITLES:
         raise unknown("schema", name, TITLES)
-    adapter: TypeAdapter[Any] = TypeAdapter(CampaignSpec if name == "spec" else dict[str, Entry])
+    adapter: TypeAdapter[Any] = TypeAdapter(_ROOTS[name])
     made = adapter.json_schema(ref_template="#/$defs/{model}")
     for model in models(name):
-        place = made if model is CampaignSpec else made["$defs"][model.__name__]
+        place = made if model is _ROOTS[name] else made["$defs"][model.__name__]
         place["description"] = summary(model)
         for field, text in attributes(model).items():
             if field in place.get("properties", {}):
                 place["properties"][field]["description"] = text
     if name == "spec":
         _complete_names(made["$defs"])
-    else:
+    elif name == "catalog":
         _allow_one_path(made["$defs"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": TITLES[name]}
 
@@ -84,11 +90,12 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
 
 
 def models(name: str) -> list[type[BaseModel]]:
-    """The models that "spec" or "catalog" is made of; the bases they share are left out."""
+    """The models that a schema is made of; the bases they share are left out."""
     from benchmarks import spec
     from pretrain.data import entries
+    from results import definition
 
-    module = spec if name == "spec" else entries
+    module = {"spec": spec, "catalog": entries, "table": definition}[name]
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, BaseModel)]
     own = [one for one in classes if one.__module__ == module.__name__]
     return [one for one in own if not any(one in other.__bases__ for other in own)]

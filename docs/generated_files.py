@@ -67,12 +67,28 @@ def tables_page() -> str:
     ]
     for name in definitions():
         definition: Any = load_definition(name)
-        parts.append(f"## {name}\n\n**{cell(definition.title)}.** {cell(definition.caption or '')}\n")
+        parts.append(f"## {name}\n\n{f'**{cell(definition.title)}.** {cell(definition.caption)}'.strip()}\n")
         if definition.columns == "auto":
             parts.append("Columns: one for each task, data set, protocol and selection that the rows hold.\n")
         else:
             labels = [cell(column.label) for column in definition.columns]
             parts.append(f"Columns: {'; '.join(labels)}.\n")
+    parts += [
+        "## A table of your own\n",
+        "The keys of a definition. `results/definitions/` holds examples; a filter is a mapping from a "
+        "[column](columns.md) to a value or a list of values.\n",
+        _editors("table"),
+    ]
+    made = schema("table")
+    titles = {
+        "Definition": "The file",
+        "ColumnDefinition": "A column",
+        "RowDefinition": "A row",
+        "Quantity": "quantity",
+    }
+    for model in sorted(models("table"), key=lambda model: list(titles).index(model.__name__)):
+        parts += [f"### {titles[model.__name__]}\n", f"{summary(model)}\n"]
+        parts.append(_keys(model, made["$defs"].get(model.__name__, made)))
     columns = [[f"`{name}`", cell(about)] for name, about in PUBLISHED_COLUMNS.items()]
     parts += [
         "## Add a published number\n",
@@ -133,7 +149,8 @@ def _kind(about: dict[str, Any]) -> str:
         shown = [str(value) for value in about["enum"] if value is not None]
         return ", ".join(f"`{value}`" for value in shown) if len(shown) < 9 else "one of the names"
     if "anyOf" in about:
-        return " or ".join(dict.fromkeys(_kind(one) for one in about["anyOf"] if one.get("type") != "null"))
+        kinds = list(dict.fromkeys(_kind(one) for one in about["anyOf"] if one.get("type") != "null"))
+        return " or ".join(kinds) if len(kinds) < 4 else "a value or a list of values"
     if "prefixItems" in about:
         return f"list of {len(about['prefixItems'])}"
     kind = about.get("type", "any value")

@@ -86,12 +86,15 @@ class Definition(_Filtered):
     """A table.
 
     Attributes:
-        title: one line; caption: what a reader must know, shown under it.
+        title: one line.
+        caption: what a reader must know, shown under it.
         published, measured: filters that hold for the whole table.
         columns: the columns, or "auto": one for each task, data set, protocol, main metric and selection that is there.
-        rows: rows in this order; checkpoints: then a row for each checkpoint that none of them holds.
+        rows: rows in this order.
+        checkpoints: then a row for each checkpoint that none of them holds.
         protocol, require: see the columns; here for all of them.
-        digits: after the point. test: whether the best are told apart by a test.
+        digits: after the point.
+        test: whether the best are told apart by a test.
     """
 
     title: str

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 Which = Annotated[
-    Literal["spec", "catalog"], typer.Argument(help="Of the campaign spec or of the data catalog.", metavar="NAME")
+    Literal["spec", "catalog", "table"],
+    typer.Argument(help="spec (of a campaign), catalog (of data) or table (a definition).", metavar="NAME"),
 ]
 
 
@@ -20,7 +21,7 @@ def schema(
     name: Which,
     path: Annotated[bool, typer.Option("--path", help="Print where the file lies instead of its content.")] = False,
 ) -> None:
-    """Print the JSON schema of the campaign spec or the data catalog, for editors.
+    """Print the JSON schema of campaign specs, data catalogs or table definitions, for editors.
 
     An editor with a YAML language server completes a file that begins with this line:
     # yaml-language-server: $schema=PATH

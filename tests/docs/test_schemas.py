@@ -17,6 +17,7 @@ from benchmarks.schema import TITLES, attributes, schema, shipped
 from benchmarks.spec import Launch, Resources, load_spec
 from pretrain.data.catalog import Catalog
 from pretrain.errors import InputError
+from results.definition import FOLDER, definitions
 
 
 def objections(name: str, value: Any) -> list[str]:
@@ -35,6 +36,15 @@ def test_the_campaigns_of_the_package_are_accepted(repository: Path) -> None:
     assert len(files) >= 4
     for file in files:
         assert objections("spec", yaml.safe_load(file.read_text())) == [], file
+
+
+def test_the_tables_of_the_package_are_accepted() -> None:
+    assert len(definitions()) >= 8
+    for name in definitions():
+        value = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert objections("table", value) == [], name
+    assert objections("table", {"title": "x", "columns": "all"})
+    assert objections("table", {"title": "x", "columns": [{"label": "a", "digit": 1}]})
 
 
 def test_the_catalog_of_the_examples_is_accepted(repository: Path) -> None:
