@@ -9,24 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
 from pretrain.errors import InputError
 from pretrain.files import write_text
 from results import plots, tables
-from results.costs import cost_of_pretraining
+from results.figures import figures
 from results.html import environment
 from results.lookup import Row, records
-from results.matching import matches
 from results.store import Store, load
 from results.table import Table
 
 # A page of a few MB: sheets beyond these stay in the runs' directories, and the page says so.
 _MAX_PICTURES, _PICTURE_WIDTH, _PICTURE_BYTES = 24, 960, 2_500_000
 _LOG_LINES, _LOG_BYTES = 30, 6_000
-_MOST_DOTS = 24
 _MAIN = ("metric", "value", "unit", "selection")
 _PROVENANCE = {
     "protocol_values": "protocol",
@@ -75,7 +72,10 @@ def page(store: Store, roots: Sequence[str]) -> str:
             store=store,
             counts=store.runs["state"].value_counts().to_dict(),
             tables=shown,
-            plots=_plots(store, built),
+            plots=[
+                (one.name, one.title, one.about, _themed(plots.svg(one.figure, text_as_text=True), one.name))
+                for one in figures(store, {table.name: table for table in built})
+            ],
             runs=_runs(store),
             details=_details(store),
             failures=_failures(store),
@@ -86,64 +86,20 @@ def page(store: Store, roots: Sequence[str]) -> str:
     )
 
 
+def write_plots(roots: Sequence[Path], folder: Path) -> list[Path]:
+    """Write each plot of the runs under `roots` as SVG and PNG into `folder`; the files' paths.
+
+    Raises:
+        InputError: as `results.store.load`.
+    """
+    store = load(roots)
+    built = {name: tables.table(name, store) for name in ("summary", "paper/ablation_grid")}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return [path for one in figures(store, built) for path in plots.save(one.figure, Path(folder) / one.name)]
+
+
 def _has_numbers(table: Table) -> bool:
     return any(cell.measured for row in table.cells for cell in row)
-
-
-def _plots(store: Store, built: list[Table]) -> list[tuple[str, str, Markup]]:
-    """(title, what it shows in words, SVG) of each plot that has something to show."""
-    by_name = {table.name: table for table in built}
-    summary = by_name["summary"]
-    many = f", the {_MOST_DOTS} that stand highest of {len(summary.rows)}" if len(summary.rows) > _MOST_DOTS else ""
-    curves, more = _curves(store)
-    cost = cost_of_pretraining(store)
-    worth = "" if cost is None else f"{cost.metric} of each pretrained checkpoint by {cost.unit} of its pretraining."
-    found: list[tuple[str, str, Any]] = [
-        (
-            "Every task",
-            f"A dot for each checkpoint and task{many}, with ± one standard deviation; numbers in the summary table.",
-            plots.task_dots(summary, most=_MOST_DOTS),
-        ),
-        ("Accuracy against cost", worth, plots.accuracy_against_cost(cost)),
-        ("Learning curves", f"The pretraining loss by step{more}.", plots.learning_curves(curves, "loss")),
-        (
-            "Grid and combined patches",
-            "Heat map; the numbers are in the ablation table.",
-            plots.ablation_heatmap(by_name["paper/ablation_grid"]),
-        ),
-    ]
-    if len(_imagenet_rows(store)):
-        figure = plots.accuracy_against_epochs(store)
-        about = "ImageNet linear top-1 by pretraining epochs: published curves, and our points as stars."
-        found.append(("Accuracy against epochs", about, figure))
-    return [(title, about, _themed(plots.svg(figure, text_as_text=True), f"p{index}"))
-            for index, (title, about, figure) in enumerate(found) if figure is not None]  # fmt: skip
-
-
-def _curves(store: Store) -> tuple[dict[str, list[dict[str, Any]]], str]:
-    """Label -> points of each pretraining that kept its curve, as many as can be told apart, and how many there are."""
-    runs = records(store.runs)
-    labels = {(run["checkpoint_ref"] or "").removeprefix("run:"): run["checkpoint"] for run in runs}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for run in sorted(runs, key=lambda run: (run["seed"], run["run_id"])):
-        path = Path(run["path"]) / "metrics.jsonl"
-        if run["kind"] == "pretrain" and path.is_file():
-            label = f"{labels.get(run['run_id']) or run['protocol']}, seed {run['seed']}"
-            found.setdefault(label, _points(path))
-    shown = dict(list(found.items())[: len(plots.SERIES)])
-    return shown, f", {len(shown)} of {len(found)} runs" if len(shown) < len(found) else ""
-
-
-def _points(path: Path) -> list[dict[str, Any]]:
-    """The points of a run's `metrics.jsonl`; a last line that is still being written is left out."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
-
-
-def _imagenet_rows(store: Store) -> pd.DataFrame:
-    """The rows that belong into the plot of accuracy against epochs."""
-    wanted = {"task": "linear", "data": "imagenet", "metric": "top1", "backbone": "resnet50"}
-    return store.rows[matches(store.rows, wanted)]
 
 
 def _themed(svg: str, prefix: str) -> Markup:

@@ -76,12 +76,19 @@ def table(
 def report(
     folder: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders with runs, searched to any depth.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
+    plots: Annotated[
+        Path | None,
+        typer.Option("--plots", help="Also write each plot there, as SVG and PNG.", show_default=False),
+    ] = None,
 ) -> None:
     """Write one HTML page of all results, with tables, plots, runs and pictures.
 
     Example: fastmoco report runs/demo --out report.html
     """
-    from results.report import write_report
+    from results.report import write_plots, write_report
 
     write_report(folder, out)
     print(f"wrote {out}")
+    if plots is not None:
+        for path in write_plots(folder, plots):
+            print(f"wrote {path}")

@@ -82,3 +82,16 @@ def test_a_report_of_several_roots(fastmoco, campaign: Path, tmp_path: Path, mak
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "12.34" in page
     assert "62.40 ± 0.40" in page
+
+
+def test_plots_are_written_as_svg_and_png(fastmoco, full_campaign: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "plots"
+    code, told, _ = fastmoco("report", full_campaign, "--out", tmp_path / "report.html", "--plots", folder)
+    assert code == 0
+    names = [
+        f"{name}.{kind}" for name in ("every_task", "cost", "curves", "ablation", "epochs") for kind in ("svg", "png")
+    ]
+    assert told.splitlines()[1:] == [f"wrote {folder / name}" for name in names]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert (folder / "cost.svg").read_bytes().startswith(b"<?xml")
+    assert (folder / "cost.png").read_bytes().startswith(b"\x89PNG")
