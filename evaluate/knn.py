@@ -86,13 +86,14 @@ def neighbours(
     Exact: every pair is compared (see `evaluate.nearest`). A chunk of queries meets the training images block by block
     and keeps its k best, so memory is one chunk, one block and their (Q, M) similarities. Results are on the CPU.
     """
-    options = {"l2_normalize": protocol.l2_normalize, "train_block": protocol.train_block}
+    l2_normalize, train_block = protocol.l2_normalize, protocol.train_block
     for start, chunk in queries.blocks(protocol.query_chunk):
-        query = chunk / np.maximum(lengths(chunk), 1e-12)[:, None] if protocol.l2_normalize else chunk  # (Q, D)
+        query = chunk / np.maximum(lengths(chunk), 1e-12)[:, None] if l2_normalize else chunk  # (Q, D)
         if device.type == "cpu":
-            best, index = by_products(query, train, k, **options)
+            best, index = by_products(query, train, k, l2_normalize=l2_normalize, train_block=train_block)
         else:
-            best, index = _on_device(torch.from_numpy(query).to(device), train, k, **options)
+            on_device = torch.from_numpy(query).to(device)
+            best, index = _on_device(on_device, train, k, l2_normalize=l2_normalize, train_block=train_block)
         # The most similar first; of equals the earlier image.
         order = np.lexsort((index, -best), axis=1)
         yield (

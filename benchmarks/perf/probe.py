@@ -121,7 +121,7 @@ def knn_against_faiss(images: int, width: int, repeats: int) -> str:
 
 def product_seconds(images: int, width: int) -> float:
     """CPU seconds of the products alone, numpy in float32: what exact search cannot go below."""
-    query, block = synthetic(QUERIES, width, 2).values, synthetic(min(images, 8192), width, 0).values
+    query, block = (synthetic(n, width, 0).take(np.arange(n)) for n in (QUERIES, min(images, 8192)))
     out = np.empty((len(query), len(block)), dtype=np.float32)
     np.matmul(query, block.T, out=out)
     block_s = statistics.median(seconds(lambda: np.matmul(query, block.T, out=out)) for _ in range(3))
