@@ -102,8 +102,24 @@ def _frame(store: Store) -> pd.DataFrame:
     frame["recipe"] = frame["recipe"].fillna(made_by.map(trained["protocol"]))
     frame["pretrain_seed"] = frame["pretrain_seed"].fillna(made_by.map(trained["seed"]).astype("Int64"))
     frame["pretrain_data"] = frame["pretrain_data"].fillna(made_by.map(trained["data"]))
-    frame["checkpoint"] = frame["checkpoint"].fillna(frame["protocol"].where(frame["kind"] == "pretrain"))
+    frame["checkpoint"] = frame["checkpoint"].fillna(frame["run_id"].map(_labels(frame, trained)))
     return frame.drop(columns=_NOT_NEEDED)
+
+
+def _labels(frame: pd.DataFrame, trained: pd.DataFrame) -> dict[str, str]:
+    """What each pretraining is called: as those call it that measure its weights, else by its recipe.
+
+    Variants of one recipe that nobody has measured yet are told apart by the hash of their settings.
+    """
+    variants = trained.groupby("protocol")["protocol_hash"].nunique()
+    several = trained["protocol"].map(variants) > 1
+    names = trained["protocol"].where(~several, trained["protocol"] + "#" + trained["protocol_hash"].str[:4]).to_dict()
+    measured = frame[frame["checkpoint_ref"].str.startswith("run:").fillna(False) & frame["checkpoint"].notna()]
+    pairs = measured[["checkpoint_ref", "checkpoint"]].drop_duplicates()
+    # Of several labels, as intermediate epochs have, the shortest is that of the whole pretraining.
+    for reference, label in sorted(pairs.itertuples(index=False), key=lambda pair: (-len(pair[1]), pair[1])):
+        names[reference.removeprefix("run:")] = label
+    return names
 
 
 def _auto_columns(frame: pd.DataFrame) -> list[ColumnDefinition]:

@@ -236,6 +236,20 @@ def test_every_table_shows_its_measured_and_published_numbers(everything: store.
     )
 
 
+def test_cost_calls_variants_of_a_recipe_as_their_measurements_do(full_campaign: Path, make_run, write_done) -> None:
+    for seed in range(2):
+        changes = {"kind": "pretrain", "task": "pretrain", "protocol": "tiny", "run_id": f"unmeasured-{seed}"}
+        run = make_run(values={"grid": seed + 1}, **changes).model_copy(update={"checkpoint": None})
+        write_done(full_campaign, run, [Metric(name="loss", value=1, unit="")])
+    built = tables.table("cost", store.load([full_campaign]))
+    hours = {row: cell[0].measured.mean for row, cell in zip(built.rows, built.cells, strict=True) if cell[0].measured}
+    assert hours["fast_moco"] == pytest.approx(2.01)
+    assert hours["moco"] == pytest.approx(1.01)
+    assert {"g1c1", "g2c1", "g2c2", "g3c3"} < set(hours)
+    assert len([row for row in hours if row.startswith("tiny#")]) == 2
+    assert not built.marks
+
+
 @pytest.mark.parametrize("name", tables.definitions())
 def test_markdown_renders_as_a_table_of_the_same_shape(name: str, everything: store.Store) -> None:
     # markdown-it-py is what rich reads Markdown with, so it is always there.
