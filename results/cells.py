@@ -98,12 +98,17 @@ def _frame(store: Store) -> pd.DataFrame:
     parsed = {text: json.loads(text) for text in values.dropna().unique()}
     for column, key in (("method", "method"), ("backbone", "backbone")):
         known = values.map(lambda text, key=key: parsed[text].get(key) if isinstance(text, str) else None)
-        frame[column] = frame[column].fillna(known)
-    frame["recipe"] = frame["recipe"].fillna(made_by.map(trained["protocol"]))
-    frame["pretrain_seed"] = frame["pretrain_seed"].fillna(made_by.map(trained["seed"]).astype("Int64"))
-    frame["pretrain_data"] = frame["pretrain_data"].fillna(made_by.map(trained["data"]))
-    frame["checkpoint"] = frame["checkpoint"].fillna(frame["run_id"].map(_labels(frame, trained)))
+        frame[column] = _filled(frame[column], known)
+    frame["recipe"] = _filled(frame["recipe"], made_by.map(trained["protocol"]))
+    frame["pretrain_seed"] = _filled(frame["pretrain_seed"], made_by.map(trained["seed"]))
+    frame["pretrain_data"] = _filled(frame["pretrain_data"], made_by.map(trained["data"]))
+    frame["checkpoint"] = _filled(frame["checkpoint"], frame["run_id"].map(_labels(frame, trained)))
     return frame.drop(columns=_NOT_NEEDED)
+
+
+def _filled(column: pd.Series, known: pd.Series) -> pd.Series:
+    # Where no run was pretrained nothing is known, and nothing has no type.
+    return column.fillna(known.astype(column.dtype))
 
 
 def _labels(frame: pd.DataFrame, trained: pd.DataFrame) -> dict[str, str]:
