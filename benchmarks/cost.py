@@ -29,10 +29,10 @@ SIZES: dict[str, tuple[int, int]] = {
     "resnet18_cifar": (11_168_832, 512),
     "resnet34_cifar": (21_276_992, 512),
     "resnet50_cifar": (23_500_352, 2048),
-    "cifar_resnet20": (268_336, 64),
-    "cifar_resnet32": (462_512, 64),
-    "cifar_resnet44": (656_688, 64),
-    "cifar_resnet56": (850_864, 64),
+    "cifar_resnet20": (269_072, 64),
+    "cifar_resnet32": (463_504, 64),
+    "cifar_resnet44": (657_936, 64),
+    "cifar_resnet56": (852_368, 64),
 }
 _FLOAT_BYTES = 4
 _STATES_KEPT = 2

@@ -14,9 +14,8 @@ from benchmarks.execute import attempts
 from benchmarks.lease import holder
 from benchmarks.process import read_failure
 from benchmarks.rundir import is_cancelled, run_dir
-from evaluate.task import TASKS
 from pretrain.errors import InputError
-from results.row import Metric, Result, read_result
+from results.row import Result, read_result
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,15 @@ def _status(run: PlannedRun, directory: Path, job: JobState | None, needs: list[
 
 
 def main_metric(result: Result) -> str:
-    """The number that stands for a run in a listing."""
-    wanted = "loss" if result.run.kind == "pretrain" else TASKS[result.run.task].metric
-    named = [metric for metric in result.metrics if metric.name == wanted] or list(result.metrics)
-    chosen: Metric | None = min(named, key=lambda metric: metric.selection == "best", default=None)
-    if chosen is None:
+    """The number that stands for a run in a listing: of a pretraining its loss, of an evaluation the first it tells.
+
+    A task puts the metric of its field, or of its data set, first.
+    """
+    named = [metric for metric in result.metrics if metric.name == "loss"] if result.run.kind == "pretrain" else []
+    metrics = named or result.metrics
+    if not metrics:
         return ""
+    chosen = metrics[0]
     return f"{chosen.name} {chosen.value:.2f}{f' {chosen.unit}' if chosen.unit else ''}"
 
 
