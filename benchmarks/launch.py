@@ -22,8 +22,8 @@ from benchmarks.campaign import PlannedRun
 from benchmarks.jobs import JOB_PREFIX, Job, group
 from benchmarks.lease import LeaseHeldError, lease
 from benchmarks.opened import Campaign
-from benchmarks.process import HELD, LOG, clear_failure, note_crash, start_worker, was_interrupted
-from benchmarks.rundir import campaign_dir, clear_cancelled, is_cancelled, is_done, prepare, root_tag, run_dir
+from benchmarks.process import HELD, LOG, forget_ending, note_crash, start_worker, was_interrupted
+from benchmarks.rundir import campaign_dir, is_cancelled, is_done, prepare, root_tag, run_dir
 from benchmarks.sites import resources_of
 from benchmarks.spec import Resources
 from benchmarks.status import counts, survey
@@ -159,8 +159,7 @@ def submit_missing(campaign: Campaign, *, leave_out: set[str]) -> set[str]:
         jobs = group(missing, campaign.launch)
         _ask_whether_they_fit(campaign, jobs)
         for run in missing:
-            clear_failure(run_dir(root, run.run_id))
-            clear_cancelled(run_dir(root, run.run_id))
+            forget_ending(run_dir(root, run.run_id))
         _submit(campaign, jobs, queued)
         log.info("submitted %d runs in %d jobs", len(missing), len(jobs))
     return {run.run_id for run in missing}

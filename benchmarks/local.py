@@ -20,13 +20,13 @@ from benchmarks.lease import holder
 from benchmarks.process import (
     HELD,
     ask_to_stop,
-    clear_failure,
+    forget_ending,
     note_crash,
     read_failure,
     start_worker,
     was_interrupted,
 )
-from benchmarks.rundir import clear_cancelled, is_cancelled, is_done, prepare, run_dir
+from benchmarks.rundir import is_cancelled, is_done, prepare, run_dir
 from pretrain.errors import Interrupted
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "skipped", "interrupted"]
@@ -75,8 +75,7 @@ class LocalLauncher:
             for run in self.plan.runs:
                 self._set(run, "done" if is_done(self.root, run.run_id) else "waiting")
                 if not is_done(self.root, run.run_id) and holder(run_dir(self.root, run.run_id) / "lease") is None:
-                    clear_failure(run_dir(self.root, run.run_id))
-                    clear_cancelled(run_dir(self.root, run.run_id))
+                    forget_ending(run_dir(self.root, run.run_id))
             while not signals and self._step(slots):
                 self.tick()
                 time.sleep(POLL_S)

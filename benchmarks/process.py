@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rundir import clear_cancelled
 from pretrain.files import write_json
 
 LOG = "log.txt"
@@ -79,9 +80,10 @@ def read_failure(run_dir: Path) -> dict[str, Any] | None:
     return failure
 
 
-def clear_failure(run_dir: Path) -> None:
-    """Forget an earlier failure; the log keeps what it said."""
+def forget_ending(run_dir: Path) -> None:
+    """Forget how the run ended before, failed or cancelled, since it begins again; the log keeps what it said."""
     (run_dir / FAILED).unlink(missing_ok=True)
+    clear_cancelled(run_dir)
 
 
 def log_tail(run_dir: Path, lines: int = _TAIL_LINES) -> list[str]:

@@ -30,9 +30,9 @@ def is_done(root: Path, run_id: str) -> bool:
     return (run_dir(root, run_id) / "result.json").exists()
 
 
-def note_cancelled(root: Path, run_id: str) -> None:
-    """Remember that somebody has cancelled the run."""
-    path = run_dir(root, run_id) / _CANCELLED
+def note_cancelled(directory: Path) -> None:
+    """Remember that somebody has cancelled the run of this directory."""
+    path = Path(directory) / _CANCELLED
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 

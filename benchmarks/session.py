@@ -98,7 +98,7 @@ def cancel_runs(campaign: Campaign, names: list[str]) -> Iterator[str]:
     runs = [campaign.plan.run(name) for name in names] or list(campaign.plan.runs)
     for run in runs:  # before anything stops, so that one who watches does not queue it again meanwhile
         if not is_done(campaign.root, run.run_id):
-            note_cancelled(campaign.root, run.run_id)
+            note_cancelled(run_dir(campaign.root, run.run_id))
     stopped = list(_cancel_local(campaign.root, runs))
     yield from stopped
     if _has_submissions(campaign, runs):

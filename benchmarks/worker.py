@@ -13,9 +13,8 @@ import traceback
 from pathlib import Path
 
 from benchmarks.lease import LeaseHeldError, lease
-from benchmarks.process import HELD, clear_failure, write_failure
+from benchmarks.process import HELD, forget_ending, write_failure
 from benchmarks.request import read_request
-from benchmarks.rundir import clear_cancelled
 from pretrain.errors import InputError, Interrupted, RunFailedError
 
 
@@ -32,8 +31,7 @@ def main(run_dir: Path) -> int:
         # A requeued job may come up while the last heartbeat of its predecessor is young.
         wait_s = 120.0 if "SLURM_JOB_ID" in os.environ else 0.0
         with lease(run_dir / "lease", wait_s=wait_s):
-            clear_failure(run_dir)
-            clear_cancelled(run_dir)
+            forget_ending(run_dir)
             return _execute(run_dir)
     except LeaseHeldError as error:
         print(error, file=sys.stderr)
