@@ -19,7 +19,7 @@ from evaluate.protocols.images import ImageProtocol
 from evaluate.task import Job
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet
-from pretrain.data.splits import few
+from pretrain.data.splits import carve, few
 from pretrain.data.torchvision_sets import facts
 from pretrain.data.transforms import TestTransform, test_transform
 from pretrain.errors import InputError
@@ -27,6 +27,8 @@ from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
 
 log = logging.getLogger("fastmoco")
 
+# Not 0: a pretraining's `train_images` are drawn with 0, by the same shuffle, and would all lie in the tenth.
+TENTH_SEED = 1
 SWAV_STD = (0.228, 0.224, 0.225)  # swav eval_linear.py
 
 
@@ -39,7 +41,12 @@ def job_images(job: Job) -> tuple[ImageSet, ImageSet]:
     protocol = job.protocol
     assert isinstance(protocol, ImageProtocol)
     train = job.catalog.images(job.data, "train")
-    test = test_images(job, protocol.test_split)
+    if protocol.test_split == "tenth_of_train":
+        check_labels(train)
+        kept, measured = carve(train.labels, 0.1, TENTH_SEED)
+        train, test = train.subset(kept), train.subset(measured)
+    else:
+        test = test_images(job, protocol.test_split)
     for images in (train, test):
         check_labels(images)
     check_same_classes(train, test)

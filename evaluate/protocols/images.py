@@ -29,6 +29,8 @@ class ImageProtocol(TaskProtocol):
         train_limit, test_limit: use a stratified subset of this many images, drawn from the seed; for trying things.
             None uses them all.
         test_split: which split is measured; "auto" is the set's `test`, or its `val` where it has no `test`.
+            "tenth_of_train" leaves both alone: a tenth of every class of `train`, the same in every run, is measured
+            and the rest trained on. It is meant for choosing how to pretrain, before the test set is looked at.
         metric: the main metric, which stands first in the results and by which settings are chosen. "auto" is the one
             the field reports for the set: mAP for several labels an image, mean_per_class for torchvision's
             OxfordIIITPet, Flowers102, FGVCAircraft and Caltech101 (arXiv:1805.08974, table 1; ssl-transfer linear.py),
@@ -42,7 +44,7 @@ class ImageProtocol(TaskProtocol):
     normalization: Literal["checkpoint", "imagenet", "swav", "none"] = "checkpoint"
     train_limit: int | None = Field(default=None, ge=2)
     test_limit: int | None = Field(default=None, ge=1)
-    test_split: Literal["auto", "test", "val"] = "auto"
+    test_split: Literal["auto", "test", "val", "tenth_of_train"] = "auto"
     metric: Literal["auto", "top1", "mean_per_class"] = "auto"
 
 
