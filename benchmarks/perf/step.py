@@ -19,7 +19,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
-import time
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.perf.measures import memory, saving
+from benchmarks.perf.measures.clock import clock
 from benchmarks.perf.peers.contestants import (
     BACKBONE,
     MOCO_V3,
@@ -133,9 +133,9 @@ def compare_times(setting_name: str, batch: int, repeats: int, device: torch.dev
     for repeat in range(repeats + 1):
         order = list(steps) if repeat % 2 else list(reversed(steps))
         for name in order:
-            began = _clock(device)
+            began = clock(device)
             steps[name]()
-            times[name].append(_clock(device) - began)
+            times[name].append(clock(device) - began)
     times = {name: values[1:] for name, values in times.items()}  # the first round warms up
     where = torch.cuda.get_device_name(device) + ", bf16" if gpu else "CPU seconds of one thread"
     print(f"\n{setting_name}, batch {batch}, {where}, torch {torch.__version__}, {repeats} rounds")
@@ -156,14 +156,6 @@ def compare_times(setting_name: str, batch: int, repeats: int, device: torch.dev
     ratio = statistics.median(a / b for a, b in zip(times[NAIVE], times[MOCO_V3], strict=True))
     print(f"{NAIVE} / {MOCO_V3}: {ratio:.3f}, of FLOPs {flops[NAIVE] / flops[MOCO_V3]:.3f}")
     return ratios
-
-
-def _clock(device: torch.device) -> float:
-    """Seconds: of the wall once the GPU has done all, or of this process on the CPU, which others cannot lengthen."""
-    if device.type != "cuda":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _mfu(flops: int, seconds: float, device: torch.device) -> float | None:

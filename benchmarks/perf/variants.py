@@ -1,0 +1,148 @@
+"""What a step costs for each recipe of a campaign, against one of them. Paired ratios, and FLOPs.
+
+python -m benchmarks.perf.variants SPEC.yaml [--against LABEL] [--only LABEL]... [--batch N] [--repeats R]
+
+The steps take turns on the same random images; nothing is trained and no data are read. Recipes that differ in how long
+they train, or in what does not change a step, are timed once, under the first of their labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.perf.measures.clock import clock
+from benchmarks.spec import load_spec
+from pretrain.distributed import ALONE
+from pretrain.errors import InputError, unknown
+from pretrain.optim import build_optimizer
+from pretrain.recipe import RECIPES, Recipe, resolve_recipe
+from pretrain.step import accumulate_gradients
+from pretrain.train import build_model
+
+# What says how long, on what and by which rates a recipe trains: a step costs the same whatever they are.
+NOT_OF_A_STEP = {
+    *("name", "source", "sources", "method", "epochs", "warmup_epochs", "train_images", "keep_epochs", "base_lr"),
+    *("temperature", "workers", "save_every_steps", "log_every_steps", "online_knn_every", "momentum"),
+}
+
+
+def variants(spec: Path, only: list[str], batch: int | None) -> dict[str, Recipe]:
+    """The recipes of a spec whose steps differ, by label.
+
+    Raises:
+        InputError: the spec is wrong, or `only` names a label that it lacks.
+    """
+    file = load_spec(spec)
+    entries = file.spec.pretrain
+    for label in only:
+        if label not in entries:
+            raise unknown("pretraining", label, entries)
+    recipes: dict[str, Recipe] = {}
+    for label, entry in entries.items():
+        if only and label not in only:
+            continue
+        name = entry.recipe if entry.recipe in RECIPES else file.resolve(entry.recipe)
+        recipe = resolve_recipe(name, entry.set | ({"global_batch_size": batch} if batch else {}))
+        if not any(of_a_step(recipe) == of_a_step(other) for other in recipes.values()):
+            recipes[label] = recipe
+    if not recipes:
+        raise InputError(f"{spec} pretrains nothing: expected a spec with `pretrain`")
+    return recipes
+
+
+def of_a_step(recipe: Recipe) -> dict:
+    """The settings on which the cost of a step depends."""
+    return recipe.model_dump(exclude=NOT_OF_A_STEP)
+
+
+def stepper(recipe: Recipe, device: torch.device) -> Callable[[], None]:
+    """A whole training step on images that stay the same: gradients, then the optimizer."""
+    model = build_model(recipe, 0, device, ALONE)
+    optimizer = build_optimizer(recipe, model)
+    generator = torch.Generator().manual_seed(0)
+    shape = (recipe.global_batch_size, 3, recipe.views.size, recipe.views.size)
+    views = [
+        torch.randn(shape, generator=generator).to(device).contiguous(memory_format=torch.channels_last)
+        for _ in range(3 if recipe.extra_view else 2)
+    ]
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        accumulate_gradients(
+            model,
+            views,
+            momentum=recipe.momentum,
+            micro_batch_size=recipe.micro_batch_size,
+            precision=recipe.precision,
+        )
+        optimizer.step()
+
+    return step
+
+
+def compare(recipes: dict[str, Recipe], against: str, repeats: int, device: torch.device) -> dict[str, float]:
+    """Median of the paired ratio of time to `against`'s, by label; prints them with times and FLOPs."""
+    steps = {label: stepper(recipe, device) for label, recipe in recipes.items()}
+    flops = {}
+    for label, step in steps.items():
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flops[label] = counter.get_total_flops()
+    times: dict[str, list[float]] = {label: [] for label in steps}
+    for repeat in range(repeats + 1):
+        for label in steps if repeat % 2 else reversed(steps):
+            began = clock(device)
+            steps[label]()
+            times[label].append(clock(device) - began)
+    times = {label: values[1:] for label, values in times.items()}  # the first round warms up
+    first = recipes[against]
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU seconds of one thread"
+    print(
+        f"{first.backbone} at {first.views.size} px, batch {first.global_batch_size}, {first.precision}, {where}, "
+        f"torch {torch.__version__}, {repeats} rounds"
+    )
+    print(f"{'recipe':<24}{'ms':>8}{'GFLOP':>9}{'FLOPs / ' + against:>20}{'time / ' + against + ' (quartiles)':>36}")
+    ratios = {}
+    for label, values in times.items():
+        low, ratios[label], high = statistics.quantiles(
+            [a / b for a, b in zip(values, times[against], strict=True)], n=4
+        )
+        print(
+            f"{label:<24}{1e3 * statistics.median(values):>8.0f}{flops[label] / 1e9:>9.1f}"
+            f"{flops[label] / flops[against]:>20.3f}{ratios[label]:>16.3f} ({low:.3f} to {high:.3f})"
+        )
+    return ratios
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("--against", help="the label whose step is 1; the first one when not given")
+    parser.add_argument("--only", action="append", default=[], help="may be given more than once")
+    parser.add_argument("--batch", type=int, help="images of a step, instead of the recipes'")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        recipes = variants(given.spec, given.only, given.batch)
+        against = given.against or next(iter(recipes))
+        if against not in recipes:
+            raise unknown("pretraining", against, recipes)
+        compare(recipes, against, given.repeats, torch.device(given.device))
+    except InputError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
