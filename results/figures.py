@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from results import plots
 from results.costs import cost_of_pretraining
+from results.epochs import accuracy_by_epochs
 from results.lookup import records
 from results.matching import matches
 from results.store import Store
@@ -38,6 +39,8 @@ def figures(store: Store, built: Mapping[str, Table]) -> list[Plot]:
     curves, more = _curves(store)
     cost = cost_of_pretraining(store)
     worth = "" if cost is None else f"{cost.metric} of each pretrained checkpoint by {cost.unit} of its pretraining."
+    length = next((made for task in ("linear", "knn", "semi") if (made := accuracy_by_epochs(store, task))), None)
+    levels = f", beside {', '.join(length.levels)}" if length and length.levels else ""
     found: list[tuple[str, str, str, Figure | None]] = [
         (
             "every_task",
@@ -46,6 +49,14 @@ def figures(store: Store, built: Mapping[str, Table]) -> list[Plot]:
             plots.task_dots(summary, most=_MOST_DOTS),
         ),
         ("cost", "Accuracy against cost", worth, plots.accuracy_against_cost(cost)),
+        (
+            "length",
+            "Accuracy by length of pretraining",
+            ""
+            if length is None
+            else f"{length.metric} of methods pretrained for several lengths{levels}, with ± one standard deviation.",
+            plots.accuracy_by_epochs(length),
+        ),
         (
             "curves",
             "Learning curves",

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from results import costs, plots, store, tables
+from results.epochs import EpochCurves, Point
 from results.html import environment
 from results.row import Metric
 from results.store import Store
@@ -35,9 +36,15 @@ def curves(name: str) -> list[dict[str, float | None]]:
     return [{"step": step, "loss": None if step == 30 else len(name) - step / 100} for step in range(0, 50, 10)]
 
 
+LENGTHS = EpochCurves(
+    "top1 (%)",
+    {"a": [Point(5, 1, 40, 1), Point(10, 2, 50, None)], "b": [Point(5, 1.1, 41, 2), Point(10, 2.2, 48, 1)]},
+    {"random": (31.0, None)},
+)
 FIGURES: dict[str, Callable[[Store], Figure | None]] = {
     "epochs": plots.accuracy_against_epochs,
     "curves": lambda _: plots.learning_curves({name: curves(name) for name in ("ab", "abc")}, "loss"),
+    "length": lambda _: plots.accuracy_by_epochs(LENGTHS),
     "cost": lambda found: plots.accuracy_against_cost(costs.cost_of_pretraining(found)),
     "dots": lambda found: plots.task_dots(tables.table("summary", found)),
     "ablation": lambda found: plots.ablation_heatmap(tables.table("paper/ablation_grid", found)),
