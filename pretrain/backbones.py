@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from pretrain.backbone_variants import move_stride, pad_same, pad_stem
 from pretrain.errors import InputError, unknown
 from pretrain.resnets import Backbone, CifarResNet, TorchvisionResNet, WideResNet
+from pretrain.small_maps import spare_padding
 from pretrain.timm_backbone import TimmBackbone
 
 __all__ = [
@@ -100,6 +101,7 @@ def build(
         pad_same(backbone)
     elif padding == "wide_stem":
         pad_stem(backbone)
+    spare_padding(backbone)
     return backbone
 
 

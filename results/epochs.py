@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pretrain.files import canonical_hash
-from pretrain.recipe import BOOKKEEPING
 from results import stats
 from results.costs import hours_of, maker_of
 from results.lookup import Row, records
 from results.measuring import Evidence
 from results.store import Store
 
-# Two recipes that differ in these alone are one method, trained longer or shorter.
-_LENGTH = BOOKKEEPING | {"epochs"}
+# Two recipes that differ in these alone are one method, trained longer or shorter: `epochs`, and what keeps the books.
+LENGTH = frozenset(
+    {"epochs", "name", "source", "sources", "workers", "save_every_steps", "keep_epochs", "log_every_steps"}
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _methods(rows: Sequence[Row], made: dict[str, Row]) -> dict[str, list[Row]]:
         maker = maker_of(row, made)
         if maker is not None and hours_of(maker) is not None and row["epoch"] is not None:
             settings = json.loads(maker["protocol_values"])
-            rest = {name: value for name, value in settings.items() if name not in _LENGTH}
+            rest = {name: value for name, value in settings.items() if name not in LENGTH}
             methods.setdefault(canonical_hash([rest, maker["data_identity"] or maker["data"]]), []).append(row)
     return methods
 

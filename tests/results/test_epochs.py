@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pretrain.recipe import BOOKKEEPING
 from results import plots, store
-from results.epochs import EpochCurves, Point, accuracy_by_epochs
+from results.epochs import LENGTH, EpochCurves, Point, accuracy_by_epochs
 from results.figures import figures
 from results.row import Metric, Run
 from results.store import Store
@@ -116,3 +117,7 @@ def test_the_drawing_holds_the_points_by_epochs_and_by_hours() -> None:
         np.testing.assert_array_equal(drawn["a"], [x, [40.0, 50.0]])
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["random", "a", "b"]
         assert axes.get_ylabel() == "top1 (%)"
+
+
+def test_what_keeps_the_books_does_not_part_a_line() -> None:
+    assert LENGTH == BOOKKEEPING | {"epochs"}

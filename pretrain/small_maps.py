@@ -1,0 +1,59 @@
+"""Convolutions on maps so small that the window always covers all of them: a matrix product, without the padding.
+
+Patches of small images leave the last stages maps of one or two positions. There most of a 3x3 window lies on padding,
+and CPU kernels multiply that as well: on a 1x1 map eight of nine weights meet zeros only, on a 2x2 map five of nine.
+
+Shapes: B batch, C channels in, K channels out, H W size of the map, O outputs along both sides together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """`nn.Conv2d` with the same parameters and, up to rounding, the same output and gradients.
+
+    On a GPU it is `nn.Conv2d` itself: what the product would be worth there has not been measured.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K, H_out, W_out)."""
+        starts = self._starts(input)
+        if starts is None:
+            return super().forward(input)
+        H, W = input.shape[2:]
+        tops, lefts = starts
+        # (O, K, H, W, C): for each output the part of the window that lies on the map. Pixel by pixel with the channels
+        # side by side, as channels_last has them in memory.
+        window = self.weight.permute(0, 2, 3, 1)
+        parts = [window[:, top : top + H, left : left + W] for top in tops for left in lefts]
+        matrix = torch.cat(parts).flatten(1) if len(parts) > 1 else parts[0].flatten(1)
+        bias = self.bias if self.bias is None else self.bias.repeat(len(parts))
+        out = F.linear(input.permute(0, 2, 3, 1).flatten(1), matrix, bias)
+        return out.unflatten(1, (len(tops), len(lefts), -1)).permute(0, 3, 1, 2)
+
+    def _starts(self, input: Tensor) -> tuple[list[int], list[int]] | None:
+        """Where in the window the map begins, for each output row and column; None unless it covers the map in all."""
+        if input.device.type != "cpu" or self.groups > 1 or self.padding_mode != "zeros" or self.dilation != (1, 1):
+            return None
+        assert not isinstance(self.padding, str)
+        found = []
+        for size, kernel, stride, padding in zip(
+            input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True
+        ):
+            outputs = (size + 2 * padding - kernel) // stride + 1
+            starts = [padding - output * stride for output in range(outputs)]
+            if not starts or starts[-1] < 0 or starts[0] + size > kernel:
+                return None
+            found.append(starts)
+        return found[0], found[1]
+
+
+def spare_padding(module: nn.Module) -> None:
+    """Make every convolution in `module` a `SmallMapConv2d`; tensors and their names are kept."""
+    for convolution in module.modules():
+        if type(convolution) is nn.Conv2d:
+            convolution.__class__ = SmallMapConv2d
