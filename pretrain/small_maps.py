@@ -1,7 +1,9 @@
-"""Convolutions on maps so small that the window always covers all of them: a matrix product, without the padding.
+"""Convolutions on small maps as matrix products, which CPU kernels for convolutions are slow at.
 
-Patches of small images leave the last stages maps of one or two positions. There most of a 3x3 window lies on padding,
-and CPU kernels multiply that as well: on a 1x1 map eight of nine weights meet zeros only, on a 2x2 map five of nine.
+Patches of small images leave the last stages maps of one or two positions. There a window covers the whole map wherever
+it lies, and most of it lies on padding, which the kernels multiply as well: on a 1x1 map eight of the nine weights of a
+3x3 window meet zeros only, on a 2x2 map five of nine. A 1x1 window over a few positions of many channels is a product
+already, and takes half the time as one.
 
 Shapes: B batch, C channels in, K channels out, H W size of the map, O outputs along both sides together.
 """
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+PRODUCT_UP_TO = 16  # positions of a map: above, both take the same time
+
 
 class SmallMapConv2d(nn.Conv2d):
     """`nn.Conv2d` with the same parameters and, up to rounding, the same output and gradients.
@@ -21,10 +25,14 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, H_out, W_out)."""
-        starts = self._starts(input)
-        if starts is None:
+        if input.device.type != "cpu" or self.groups > 1 or self.padding_mode != "zeros" or self.dilation != (1, 1):
             return super().forward(input)
         H, W = input.shape[2:]
+        if self._is_product() and H * W <= PRODUCT_UP_TO:
+            return F.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        starts = self._starts(H, W)
+        if starts is None:
+            return super().forward(input)
         tops, lefts = starts
         # (O, K, H, W, C): for each output the part of the window that lies on the map. Pixel by pixel with the channels
         # side by side, as channels_last has them in memory.
@@ -35,15 +43,14 @@ class SmallMapConv2d(nn.Conv2d):
         out = F.linear(input.permute(0, 2, 3, 1).flatten(1), matrix, bias)
         return out.unflatten(1, (len(tops), len(lefts), -1)).permute(0, 3, 1, 2)
 
-    def _starts(self, input: Tensor) -> tuple[list[int], list[int]] | None:
+    def _is_product(self) -> bool:
+        return self.kernel_size == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
+
+    def _starts(self, H: int, W: int) -> tuple[list[int], list[int]] | None:
         """Where in the window the map begins, for each output row and column; None unless it covers the map in all."""
-        if input.device.type != "cpu" or self.groups > 1 or self.padding_mode != "zeros" or self.dilation != (1, 1):
-            return None
         assert not isinstance(self.padding, str)
         found = []
-        for size, kernel, stride, padding in zip(
-            input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True
-        ):
+        for size, kernel, stride, padding in zip((H, W), self.kernel_size, self.stride, self.padding, strict=True):
             outputs = (size + 2 * padding - kernel) // stride + 1
             starts = [padding - output * stride for output in range(outputs)]
             if not starts or starts[-1] < 0 or starts[0] + size > kernel:

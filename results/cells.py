@@ -16,8 +16,8 @@ from results.store import Store
 from results.table import Cell, Column, Mark, Published, Table
 
 _ORDER = ("last", "held_out", "best")
-# What a cell is not made from: it would only be carried along.
-_NOT_NEEDED = [
+# What a cell is not made from, unless a definition names it: it would only be carried along.
+_RARELY_NEEDED = [
     "campaign",
     "packages",
     "command",
@@ -37,7 +37,7 @@ def build(name: str, definition: Definition, store: Store) -> Table:
     Raises:
         InputError: the definition leaves open which of several published numbers is meant.
     """
-    everything = _frame(store)
+    everything = _frame(store).drop(columns=[name for name in _RARELY_NEEDED if name not in _named(definition)])
     found = Lookup(records(everything)).positions(definition.measured or {})
     frame = everything.loc[sorted(found)].reset_index(drop=True)
     lookup = Lookup(records(frame))
@@ -103,7 +103,14 @@ def _frame(store: Store) -> pd.DataFrame:
     frame["pretrain_seed"] = _filled(frame["pretrain_seed"], made_by.map(trained["seed"]))
     frame["pretrain_data"] = _filled(frame["pretrain_data"], made_by.map(trained["data"]))
     frame["checkpoint"] = _filled(frame["checkpoint"], frame["run_id"].map(_labels(frame, trained)))
-    return frame.drop(columns=_NOT_NEEDED)
+    return frame
+
+
+def _named(definition: Definition) -> set[str]:
+    """The columns that a definition's filters name."""
+    columns = [] if isinstance(definition.columns, str) else definition.columns
+    filters = [definition.measured, *(one.measured for one in (*columns, *definition.rows))]
+    return {key for one in filters for key in one or {}}
 
 
 def _filled(column: pd.Series, known: pd.Series) -> pd.Series:

@@ -120,4 +120,4 @@ def test_the_drawing_holds_the_points_by_epochs_and_by_hours() -> None:
 
 
 def test_what_keeps_the_books_does_not_part_a_line() -> None:
-    assert LENGTH == BOOKKEEPING | {"epochs"}
+    assert BOOKKEEPING | {"epochs"} == LENGTH

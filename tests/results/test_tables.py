@@ -109,6 +109,19 @@ def test_a_wrong_definition_names_its_line(tmp_path: Path, campaign: Path) -> No
         tables.render("sumary", store.load([campaign]), format="md")
 
 
+def test_a_filter_may_name_any_column(tmp_path: Path, campaign: Path, make_run) -> None:
+    row = make_run(campaign="small")
+    values = {"campaign": row.campaign, "host": row.host, "device": row.device, "code_version": row.code_version}
+    for column, value in values.items():
+        (tmp_path / "own.yaml").write_text(
+            f"title: t\nmeasured: {{task: knn, {column}: {value}}}\ncolumns: auto\ncheckpoints: true\n"
+        )
+        text = tables.render(str(tmp_path / "own.yaml"), store.load([campaign]), format="md")
+        assert "fast\\_moco | **62.4 ± 0.4** (3) |" in text
+        (tmp_path / "own.yaml").write_text(f"title: t\nmeasured: {{{column}: other}}\ncolumns: auto\nrows: []\n")
+        assert "62.4" not in tables.render(str(tmp_path / "own.yaml"), store.load([campaign]), format="md")
+
+
 def test_trace_leads_to_runs_weights_and_commands(campaign: Path) -> None:
     text = tables.trace("summary", store.load([campaign]), "fast_moco, KNN cifar10 top1, dino")
     assert "measured   62.40 ± 0.40 % (n = 3; last)" in text
@@ -197,6 +210,8 @@ FILLED = {
     "paper/voc_detection": ("Fast-MoCo", "AP50", "82.5"),
     "paper/coco": ("Fast-MoCo", "mask AP", "34.5"),
     "paper/segmentation": ("Fast-MoCo", "Cityscapes", "76"),
+    "evidence/epochs": ("Fast-MoCo", "linear 20", "51.5"),
+    "evidence/ablation": ("2 × 2, r = 3", "linear", "49.5"),
 }
 
 
@@ -211,6 +226,9 @@ def everything(full_campaign: Path, make_run, write_done) -> store.Store:
     ):
         run = make_run("r50", task=task, data=data, protocol=protocol, values=values, checkpoint=weights)
         write_done(full_campaign, run, [Metric(name=name, value=value) for name, value in metrics.items()])
+    for campaign, label, value in (("evidence_cifar10", "fast_moco_e20", 51.5), ("evidence_ablation", "r3", 49.5)):
+        run = make_run(label, task="linear", campaign=campaign)
+        write_done(full_campaign, run, [Metric(name="top1", value=value)])
     made = make_run(kind="pretrain", task="pretrain", protocol="tiny", run_id="pretrain-tiny", wall_s=7236.0)
     write_done(full_campaign, made.model_copy(update={"checkpoint": None}), [Metric(name="loss", value=1, unit="")])
     return store.load([full_campaign])
