@@ -66,7 +66,7 @@ class Recipe(Settings):
         precision: "float32", or "bf16" autocast of the forward pass.
         micro_batch_size: queries pass in parts of so many images of a rank: memory of the part, negatives of the whole
             batch, batch-norm statistics of the part. None: all at once.
-        compile: torch.compile of the encoder.
+        compile: torch.compile of encoder, heads and momentum encoder; on a CPU it asks for a C++ compiler.
         workers: loader processes of each rank.
         save_every_steps, keep_epochs: how often the state is saved, and after which epochs a backbone file is kept.
         log_every_steps: how often curves get a point.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class _Training:
         self.optimizer = build_optimizer(recipe, self.core)
         self.model: nn.Module = self.core
         if recipe.compile:
-            self.model = torch.compile(self.core)  # type: ignore[assignment]
+            self.model = compiled(self.core)
         if ranks.world_size > 1:
             ids = [device.index] if device.type == "cuda" else None
             # Momentum encoder and buffers are the same on every rank by construction (gathered batch statistics, or
@@ -276,6 +276,13 @@ class _Training:
             code_version=importlib.metadata.version("fastmoco"),
         )
         write_backbone(path, self.core.backbone.state_dict(), metadata)
+
+
+def compiled(core: FastMoCo) -> nn.Module:
+    """`core` with its forward pass compiled, and with its momentum encoder, which passes outside of it, compiled too."""
+    core.momentum_backbone.compile()
+    core.momentum_projector.compile()
+    return cast(nn.Module, torch.compile(core))
 
 
 def build_model(recipe: Recipe, seed: int, device: torch.device, ranks: Ranks) -> FastMoCo:
