@@ -33,7 +33,7 @@ def cost_of_pretraining(store: Store) -> Cost | None:
     All accuracies are of one task, set and protocol: the commonest one of the first task that is there. None without.
     """
     made = {row["run_id"]: row for row in records(store.runs[store.runs["kind"] == "pretrain"])}
-    rows = [row for row in records(store.select(kind="evaluate", rank=0)) if hours_of(maker_of(row, made)) is not None]
+    rows = [row for row in records(store.select(kind="evaluate", rank=0)) if _hours(maker_of(row, made)) is not None]
     rows = [row for row in rows if row["selection"] != "best"]
     for task in _TASKS:
         groups: dict[tuple[str, ...], list[Row]] = {}
@@ -54,7 +54,7 @@ def _cost(task: str, kind: tuple[str, ...], rows: list[Row], made: dict[str, Row
     points = {}
     for label, own in by_label.items():
         makers = {row["checkpoint_ref"]: maker_of(row, made) for row in own}
-        hours = [value for maker in makers.values() if (value := hours_of(maker)) is not None]
+        hours = [value for maker in makers.values() if (value := _hours(maker)) is not None]
         means = Evidence(own).means()
         points[label] = (sum(hours) / len(hours), sum(means) / len(means))
     used = [maker for row in rows if (maker := maker_of(row, made))]
@@ -69,8 +69,7 @@ def maker_of(row: Row, made: dict[str, Row]) -> Row | None:
     return made.get((row["checkpoint_ref"] or "").removeprefix("run:"))
 
 
-def hours_of(maker: Row | None) -> float | None:
-    """Wall time of a run times its processes, in hours."""
+def _hours(maker: Row | None) -> float | None:
     if maker is None or maker["wall_s"] is None:
         return None
     return float(maker["wall_s"]) * (maker["world_size"] or 1) / 3600

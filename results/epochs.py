@@ -1,4 +1,4 @@
-"""What longer pretraining is worth: for recipes that differ in how long they train, accuracy by epochs and by time."""
+"""What longer pretraining is worth: accuracy of recipes that differ in how long they train alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pretrain.files import canonical_hash
 from results import stats
-from results.costs import hours_of, maker_of
+from results.costs import maker_of
 from results.lookup import Row, records
 from results.measuring import Evidence
 from results.store import Store
@@ -21,14 +21,9 @@ LENGTH = frozenset(
 
 @dataclass(frozen=True)
 class Point:
-    """Accuracy after some epochs: mean and sample standard deviation over pretrainings (None for one).
-
-    Attributes:
-        hours: wall time of the pretraining times its processes, the mean over pretrainings.
-    """
+    """Accuracy after some epochs: mean and sample standard deviation over pretrainings (None for one)."""
 
     epochs: int
-    hours: float
     mean: float
     std: float | None
 
@@ -72,7 +67,7 @@ def accuracy_by_epochs(store: Store, task: str) -> EpochCurves | None:
         if len(lengths) > 1:
             method = rows[0]["method"]
             name = method if method not in lines else f"{method}, {lengths[max(lengths)][0]['checkpoint']}"
-            lines[name] = [_point(epochs, lengths[epochs], made) for epochs in sorted(lengths)]
+            lines[name] = [_point(epochs, lengths[epochs]) for epochs in sorted(lengths)]
     drawn: dict[str, list[Row]] = {}
     for row in groups[kind]:
         if (row["checkpoint_ref"] or "").startswith("random:"):
@@ -87,15 +82,13 @@ def _methods(rows: Sequence[Row], made: dict[str, Row]) -> dict[str, list[Row]]:
     methods: dict[str, list[Row]] = {}
     for row in rows:
         maker = maker_of(row, made)
-        if maker is not None and hours_of(maker) is not None and row["epoch"] is not None:
+        if maker is not None and row["epoch"] is not None:
             settings = json.loads(maker["protocol_values"])
             rest = {name: value for name, value in settings.items() if name not in LENGTH}
             methods.setdefault(canonical_hash([rest, maker["data_identity"] or maker["data"]]), []).append(row)
     return methods
 
 
-def _point(epochs: int, rows: Sequence[Row], made: dict[str, Row]) -> Point:
-    makers = {row["checkpoint_ref"]: maker_of(row, made) for row in rows}
-    hours = [value for maker in makers.values() if (value := hours_of(maker)) is not None]
+def _point(epochs: int, rows: Sequence[Row]) -> Point:
     mean, std = stats.mean_std(Evidence(rows).means())
-    return Point(epochs, sum(hours) / len(hours), mean, std)
+    return Point(epochs, mean, std)

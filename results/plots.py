@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -104,29 +104,29 @@ def accuracy_against_epochs(store: Store, *, data: str = "imagenet") -> Figure:
     return figure
 
 
-def accuracy_by_epochs(curves: EpochCurves | None, *, by: Literal["epochs", "hours"] = "epochs") -> Figure | None:
+def accuracy_by_epochs(
+    curves: EpochCurves | None, *, pace: Mapping[str, float] | None = None, unit: str = "pretraining epochs"
+) -> Figure | None:
     """A line for each method with one standard deviation over pretrainings, by how long they trained.
 
-    Weights without any pretraining are a dotted level across the drawing.
+    Weights without any pretraining are a dotted level across the drawing. `pace` (method -> what an epoch of it takes)
+    draws by time, in that `unit`.
     """
     if curves is None:
         return None
-    unit = "pretraining epochs" if by == "epochs" else "process-hours of pretraining"
     figure, axes = _figure(unit, curves.metric)
-    ticks: set[float] = set()
     for index, (name, points) in enumerate(curves.lines.items()):
-        x = np.array([getattr(point, by) for point in points], dtype=float)
+        x = np.array([point.epochs for point in points]) * (pace[name] if pace else 1.0)
         style = index % len(SERIES)
         axes.errorbar(x, [point.mean for point in points], yerr=[point.std or 0 for point in points], label=name,
                       color=SERIES[style], linestyle=_DASHES[style], lw=1.8, marker=_MARKERS[style],
                       ms=_SIZES[style], mec="white", mew=0.7, capsize=3, elinewidth=1.4)  # fmt: skip
-        ticks |= set(x)
     for name, (mean, _) in curves.levels.items():
         axes.axhline(mean, color=INK, lw=1.2, linestyle=(0, (1, 2)), label=name)
-    if by == "epochs":
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
-        axes.minorticks_off()
+    axes.set_xscale("log", base=2)
+    ticks = sorted({point.epochs for points in curves.lines.values() for point in points})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
     axes.margins(y=0.09)
     _legend(axes, loc="lower right")
     return figure

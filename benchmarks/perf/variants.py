@@ -1,6 +1,6 @@
 """What a step costs for each recipe of a campaign, against one of them. Paired ratios, and FLOPs.
 
-python -m benchmarks.perf.variants SPEC.yaml [--against LABEL] [--only LABEL]... [--batch N] [--repeats R]
+python -m benchmarks.perf.variants SPEC.yaml [--against LABEL] [--only LABEL]... [--batch N] [--repeats R] [--out FILE]
 
 The steps take turns on the same random images; nothing is trained and no data are read. Recipes that differ in how long
 they train, or in what does not change a step, are timed once, under the first of their labels.
@@ -14,8 +14,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,6 +25,7 @@ from benchmarks.perf.measures.clock import clock
 from benchmarks.spec import load_spec
 from pretrain.distributed import ALONE
 from pretrain.errors import InputError, unknown
+from pretrain.files import write_json
 from pretrain.optim import build_optimizer
 from pretrain.recipe import RECIPES, Recipe, resolve_recipe
 from pretrain.step import accumulate_gradients
@@ -60,7 +62,7 @@ def variants(spec: Path, only: list[str], batch: int | None) -> dict[str, Recipe
     return recipes
 
 
-def of_a_step(recipe: Recipe) -> dict:
+def of_a_step(recipe: Recipe) -> dict[str, Any]:
     """The settings on which the cost of a step depends."""
     return recipe.model_dump(exclude=NOT_OF_A_STEP)
 
@@ -90,8 +92,8 @@ def stepper(recipe: Recipe, device: torch.device) -> Callable[[], None]:
     return step
 
 
-def compare(recipes: dict[str, Recipe], against: str, repeats: int, device: torch.device) -> dict[str, float]:
-    """Median of the paired ratio of time to `against`'s, by label; prints them with times and FLOPs."""
+def compare(recipes: dict[str, Recipe], against: str, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Time and FLOPs of a step of each recipe, and the medians and quartiles of the paired ratio to `against`'s."""
     steps = {label: stepper(recipe, device) for label, recipe in recipes.items()}
     flops = {}
     for label, step in steps.items():
@@ -106,22 +108,44 @@ def compare(recipes: dict[str, Recipe], against: str, repeats: int, device: torc
             times[label].append(clock(device) - began)
     times = {label: values[1:] for label, values in times.items()}  # the first round warms up
     first = recipes[against]
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU seconds of one thread"
-    print(
-        f"{first.backbone} at {first.views.size} px, batch {first.global_batch_size}, {first.precision}, {where}, "
-        f"torch {torch.__version__}, {repeats} rounds"
-    )
-    print(f"{'recipe':<24}{'ms':>8}{'GFLOP':>9}{'FLOPs / ' + against:>20}{'time / ' + against + ' (quartiles)':>36}")
-    ratios = {}
+    found: dict[str, Any] = {
+        "backbone": first.backbone,
+        "size": first.views.size,
+        "batch": first.global_batch_size,
+        "precision": first.precision,
+        "where": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU seconds of one thread",
+        "torch": torch.__version__.partition("+")[0],
+        "rounds": repeats,
+        "against": against,
+        "steps": {},
+    }
     for label, values in times.items():
-        low, ratios[label], high = statistics.quantiles(
-            [a / b for a, b in zip(values, times[against], strict=True)], n=4
+        paired = [a / b for a, b in zip(values, times[against], strict=True)]
+        low, middle, high = statistics.quantiles(paired, n=4)
+        found["steps"][label] = {
+            "ms": round(1e3 * statistics.median(values), 1),
+            "gflop": round(flops[label] / 1e9, 2),
+            "flops_ratio": round(flops[label] / flops[against], 4),
+            "time_ratio": round(middle, 4),
+            "quartiles": [round(low, 4), round(high, 4)],
+        }
+    return found
+
+
+def shown(found: Mapping[str, Any]) -> str:
+    """What `compare` found as text."""
+    against = found["against"]
+    lines = [
+        "{backbone} at {size} px, batch {batch}, {precision}, {where}, torch {torch}, {rounds} rounds".format(**found),
+        f"{'recipe':<24}{'ms':>8}{'GFLOP':>9}{'FLOPs / ' + against:>20}{'time / ' + against + ' (quartiles)':>36}",
+    ]
+    for label, step in found["steps"].items():
+        low, high = step["quartiles"]
+        lines.append(
+            f"{label:<24}{step['ms']:>8.0f}{step['gflop']:>9.1f}{step['flops_ratio']:>20.3f}"
+            f"{step['time_ratio']:>16.3f} ({low:.3f} to {high:.3f})"
         )
-        print(
-            f"{label:<24}{1e3 * statistics.median(values):>8.0f}{flops[label] / 1e9:>9.1f}"
-            f"{flops[label] / flops[against]:>20.3f}{ratios[label]:>16.3f} ({low:.3f} to {high:.3f})"
-        )
-    return ratios
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -130,6 +154,7 @@ def main() -> None:
     parser.add_argument("--against", help="the label whose step is 1; the first one when not given")
     parser.add_argument("--only", action="append", default=[], help="may be given more than once")
     parser.add_argument("--batch", type=int, help="images of a step, instead of the recipes'")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file as well")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
@@ -139,9 +164,12 @@ def main() -> None:
         against = given.against or next(iter(recipes))
         if against not in recipes:
             raise unknown("pretraining", against, recipes)
-        compare(recipes, against, given.repeats, torch.device(given.device))
+        found = compare(recipes, against, given.repeats, torch.device(given.device))
     except InputError as error:
         parser.error(str(error))
+    print(shown(found))
+    if given.out is not None:
+        write_json(given.out, found)
 
 
 if __name__ == "__main__":

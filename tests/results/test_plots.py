@@ -38,7 +38,7 @@ def curves(name: str) -> list[dict[str, float | None]]:
 
 LENGTHS = EpochCurves(
     "top1 (%)",
-    {"a": [Point(5, 1, 40, 1), Point(10, 2, 50, None)], "b": [Point(5, 1.1, 41, 2), Point(10, 2.2, 48, 1)]},
+    {"a": [Point(5, 40, 1), Point(10, 50, None)], "b": [Point(5, 41, 2), Point(10, 48, 1)]},
     {"random": (31.0, None)},
 )
 FIGURES: dict[str, Callable[[Store], Figure | None]] = {

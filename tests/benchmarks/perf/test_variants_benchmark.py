@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.perf.variants import compare, variants
+from benchmarks.perf.variants import compare, shown, variants
 from pretrain.errors import InputError
 
 SPEC = """
@@ -38,12 +38,14 @@ def test_a_label_that_is_none_is_refused_with_those_that_are(spec: Path) -> None
         variants(spec, ["three"], None)
 
 
-def test_overlapping_patches_cost_as_many_more_flops_as_they_have_pixels(
-    spec: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ratios = compare(variants(spec, [], 4), "one", 2, torch.device("cpu"))
-    assert ratios["one"] == 1
-    flops = {line.split()[0]: float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[2:]}
+def test_overlapping_patches_cost_as_many_more_flops_as_they_have_pixels(spec: Path) -> None:
+    found = compare(variants(spec, [], 4), "one", 2, torch.device("cpu"))
+    steps = found["steps"]
+    assert steps["one"]["time_ratio"] == 1
     # Of a step of `one` a quarter is the key encoder's forward pass; the queries' three quarters grow by 1.5 ** 2.
-    assert flops["four"] / flops["one"] == pytest.approx(1, rel=0.02)
-    assert flops["overlap"] / flops["one"] == pytest.approx(0.25 + 0.75 * 1.5**2, rel=0.02)
+    assert steps["four"]["flops_ratio"] == pytest.approx(1, rel=0.02)
+    assert steps["overlap"]["flops_ratio"] == pytest.approx(0.25 + 0.75 * 1.5**2, rel=0.02)
+    assert steps["overlap"]["time_ratio"] > 1
+    lines = shown(found).splitlines()
+    assert lines[0].startswith("cifar_resnet20 at 32 px, batch 4, float32, CPU seconds of one thread")
+    assert [line.split()[0] for line in lines[2:]] == ["one", "four", "overlap"]
