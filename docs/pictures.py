@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import step_costs
 from drawing import method
 from matplotlib.figure import Figure
 
 from results import plots
+from results.epochs import accuracy_by_epochs
 from results.store import load
 from results.tables import table
 
@@ -29,6 +31,23 @@ def published_epochs() -> str:
     return on_white(plots.accuracy_against_epochs(load([MEASURED / "cifar10.jsonl"])))
 
 
+def evidence_epochs() -> str:
+    """The linear classifier's accuracy on CIFAR-10 by epochs of pretraining."""
+    figure = plots.accuracy_by_epochs(accuracy_by_epochs(load([MEASURED / "evidence_cifar10.jsonl"]), "linear"))
+    assert figure is not None
+    return on_white(figure)
+
+
+def evidence_time() -> str:
+    """The same by time: an epoch of each method takes what its step was measured to take."""
+    steps = step_costs.pace("evidence_cost_cifar10.json")
+    pace = {"fast_moco": steps["fast_moco_e5"], "moco": steps["moco_e5"]}
+    curves = accuracy_by_epochs(load([MEASURED / "evidence_cifar10.jsonl"]), "linear")
+    figure = plots.accuracy_by_epochs(curves, pace=pace, unit="pretraining time, in epochs of moco")
+    assert figure is not None
+    return on_white(figure)
+
+
 def on_white(figure: Figure) -> str:
     """An SVG with a white ground, so that dark ink is read in a dark scheme too."""
     text = plots.svg(figure, text_as_text=True)
@@ -39,4 +58,6 @@ PICTURES: dict[str, Callable[[], str]] = {
     "method.svg": method,
     "measured_cifar10.svg": measured_cifar10,
     "published_epochs.svg": published_epochs,
+    "evidence_epochs.svg": evidence_epochs,
+    "evidence_time.svg": evidence_time,
 }

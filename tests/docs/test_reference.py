@@ -45,10 +45,10 @@ def test_the_generated_pages_are_fresh(generate: ModuleType, repository: Path) -
 
 
 def test_every_measured_file_has_its_table_and_the_tables_are_fresh(generate: ModuleType) -> None:
-    page = generate.HERE / "measured.md"
-    text = page.read_text(encoding="utf-8")
-    assert refreshed(text) == text, "make it fresh: python docs/generate.py"
-    assert set(re.findall(r"<!-- table \S+ from (\S+) -->", text)) == {file.name for file in MEASURED.glob("*.jsonl")}
+    text = "".join((generate.HERE / page).read_text(encoding="utf-8") for page in ("measured.md", "evidence.md"))
+    assert generate.with_costs(refreshed(text)) == text, "make it fresh: python docs/generate.py"
+    files = {file.name for file in MEASURED.glob("*.json*")}
+    assert set(re.findall(r"<!-- (?:table \S+|costs) from (\S+) -->", text)) == files
 
 
 def test_everything_there_is_is_documented(written: dict[str, str]) -> None:
