@@ -279,7 +279,7 @@ class _Training:
 
 
 def compiled(core: FastMoCo) -> nn.Module:
-    """`core` with its forward pass compiled, and with its momentum encoder, which passes outside of it, compiled too."""
+    """`core` with its forward pass compiled, and the momentum encoder, which passes outside of it, as well."""
     core.momentum_backbone.compile()
     core.momentum_projector.compile()
     return cast(nn.Module, torch.compile(core))

@@ -50,7 +50,7 @@ def build(name: str, definition: Definition, store: Store) -> Table:
     heads: list[Column] = []
     cells: list[list[Cell]] = [[] for _ in rows]
     notes: list[str] = []
-    told: list[str] = []
+    told: dict[str, list[str]] = {}  # how the best were told apart -> the columns of which that is said
     for column in columns:
         inside = lookup.within(column.measured or {})
         head = _head(definition, column, inside.rows)
@@ -65,10 +65,10 @@ def build(name: str, definition: Definition, store: Store) -> Table:
             notes += [f"{row.label}, {head.name}: {why}" for why in cell.why]
             line.append(cell)
         if definition.test and column.quantity is None and (sentence := embolden(head, contestants)):
-            told.append(sentence)
+            told.setdefault(sentence, []).append(head.name)
     rule = f"Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ {ALPHA})."
     bold = any(cell.bold for line in cells for cell in line)
-    notes = [*([rule] if bold else []), *told, *notes]
+    notes = [*([rule] if bold else []), *(f"{'; '.join(names)}: {how}" for how, names in told.items()), *notes]
     return Table(
         name=name,
         title=definition.title,

@@ -21,13 +21,13 @@ def embolden(column: Column, cells: list[tuple[Cell, Evidence]]) -> str | None:
         refuse_mixture([row for _, evidence in cells for row in evidence.rows])
         tests, how = _against_best(column, cells)
     except InputError as refusal:
-        return f"{column.name}: nothing is bold. {str(refusal)[0].upper()}{str(refusal)[1:]}."
+        return f"nothing is bold. {str(refusal)[0].upper()}{str(refusal)[1:]}."
     corrected = stats.holm([p for _, p in tests])
     best = _best(column, cells)
     cells[best][0].bold = True
     for (index, _), p in zip(tests, corrected, strict=True):
         cells[index][0].bold = p >= ALPHA
-    return f"{column.name}: {len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best by {how}."
+    return f"{len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best by {how}."
 
 
 def _best(column: Column, cells: list[tuple[Cell, Evidence]]) -> int:

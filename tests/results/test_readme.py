@@ -13,13 +13,13 @@ from results.store import load
 
 def test_the_readme_shows_what_the_rows_give(repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
-    assert "<!-- table summary from cifar10.jsonl -->" in text
+    assert "<!-- table evidence/epochs from evidence_cifar10.jsonl -->" in text
     assert refreshed(text) == text, "make it fresh: python -m results.readme"
 
 
 def test_a_table_that_was_changed_by_hand_is_put_right(repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
-    changed = re.sub(r"\d\d\.\d\d ±", "99.99 ±", text)
+    changed = re.sub(r"\d\d\.\d ±", "99.9 ±", text)
     assert changed != text
     assert refreshed(changed) == text
 
