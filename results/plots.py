@@ -128,7 +128,7 @@ def accuracy_by_epochs(
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.margins(y=0.09)
-    _legend(axes, loc="lower right")
+    _legend(axes, loc="upper left")  # curves rise, and a level lies low
     return figure
 
 

@@ -85,6 +85,13 @@ def test_a_backbone_keeps_its_tensors_and_its_features(name: str) -> None:
         assert (one.grad - other.grad).norm() <= 1e-8 * other.grad.norm(), key
 
 
+def test_evaluation_is_torchs_to_the_bit() -> None:
+    ours, theirs = SmallMapConv2d(64, 64, 3, padding=1).eval(), nn.Conv2d(64, 64, 3, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(8, 64, 2, 2)
+    assert torch.equal(ours(images), theirs(images))
+
+
 def test_other_convolutions_are_left_alone() -> None:
     class Own(nn.Conv2d):
         pass
