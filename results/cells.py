@@ -37,7 +37,8 @@ def build(name: str, definition: Definition, store: Store) -> Table:
     Raises:
         InputError: the definition leaves open which of several published numbers is meant.
     """
-    everything = _frame(store).drop(columns=[name for name in _RARELY_NEEDED if name not in _named(definition)])
+    named = _named(definition)
+    everything = _frame(store).drop(columns=[name for name in _RARELY_NEEDED if name not in named])
     found = Lookup(records(everything)).positions(definition.measured or {})
     frame = everything.loc[sorted(found)].reset_index(drop=True)
     lookup = Lookup(records(frame))

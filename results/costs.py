@@ -36,18 +36,23 @@ def cost_of_pretraining(store: Store) -> Cost | None:
     rows = [row for row in records(store.select(kind="evaluate", rank=0)) if _hours(maker_of(row, made)) is not None]
     rows = [row for row in rows if row["selection"] != "best"]
     for task in _TASKS:
-        groups: dict[tuple[str, ...], list[Row]] = {}
-        for row in rows:
-            if row["task"] == task:
-                key = (row["metric"], row["data"], row["protocol"], row["data_identity"] or "", row["protocol_hash"])
-                groups.setdefault((*key, row["selection"], row["unit"]), []).append(row)
-        if groups:
-            kind = max(sorted(groups), key=lambda key: len({row["checkpoint"] for row in groups[key]}))
-            return _cost(task, kind, groups[kind], made)
+        if of_task := [row for row in rows if row["task"] == task]:
+            return _cost(*commonest(of_task), made)
     return None
 
 
-def _cost(task: str, kind: tuple[str, ...], rows: list[Row], made: dict[str, Row]) -> Cost:
+def commonest(rows: list[Row]) -> tuple[str, list[Row]]:
+    """What most checkpoints were measured by among the rows of one task (set, metric, protocol), in words; its rows."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        key = (row["metric"], row["data"], row["protocol"], row["data_identity"] or "", row["protocol_hash"])
+        groups.setdefault((*key, row["selection"], row["unit"]), []).append(row)
+    kind = max(sorted(groups), key=lambda key: len({row["checkpoint"] for row in groups[key]}))
+    metric, data, protocol, unit = kind[0], kind[1], kind[2], kind[-1]
+    return f"{rows[0]['task']} {data} {metric}, {protocol} ({unit})", groups[kind]
+
+
+def _cost(metric: str, rows: list[Row], made: dict[str, Row]) -> Cost:
     by_label: dict[str, list[Row]] = {}
     for row in rows:
         by_label.setdefault(row["checkpoint"], []).append(row)
@@ -59,9 +64,7 @@ def _cost(task: str, kind: tuple[str, ...], rows: list[Row], made: dict[str, Row
         points[label] = (sum(hours) / len(hours), sum(means) / len(means))
     used = [maker for row in rows if (maker := maker_of(row, made))]
     on_gpu = all(maker["device"] and not maker["device"].startswith("cpu") for maker in used)
-    unit = "GPU-hours" if on_gpu else "process-hours"
-    metric, data, protocol, unit_of_metric = kind[0], kind[1], kind[2], kind[-1]
-    return Cost(unit, f"{task} {data} {metric}, {protocol} ({unit_of_metric})", points)
+    return Cost("GPU-hours" if on_gpu else "process-hours", metric, points)
 
 
 def maker_of(row: Row, made: dict[str, Row]) -> Row | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pretrain.files import canonical_hash
 from results import stats
-from results.costs import maker_of
+from results.costs import commonest, maker_of
 from results.lookup import Row, records
 from results.measuring import Evidence
 from results.store import Store
@@ -51,16 +51,12 @@ def accuracy_by_epochs(store: Store, task: str) -> EpochCurves | None:
     lengths.
     """
     made = {row["run_id"]: row for row in records(store.runs[store.runs["kind"] == "pretrain"])}
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in records(store.select(kind="evaluate", task=task, rank=0)):
-        if row["selection"] != "best":
-            of = ("data", "metric", "protocol", "unit", "data_identity", "protocol_hash", "selection")
-            groups.setdefault(tuple(str(row[name]) for name in of), []).append(row)
-    if not groups:
+    rows = [row for row in records(store.select(kind="evaluate", task=task, rank=0)) if row["selection"] != "best"]
+    if not rows:
         return None
-    kind = max(sorted(groups), key=lambda key: len({row["checkpoint"] for row in groups[key]}))
+    metric, measured = commonest(rows)
     lines: dict[str, list[Point]] = {}
-    for rows in _methods(groups[kind], made).values():
+    for rows in _methods(measured, made).values():
         lengths: dict[int, list[Row]] = {}
         for row in rows:
             lengths.setdefault(int(row["epoch"]), []).append(row)
@@ -69,12 +65,11 @@ def accuracy_by_epochs(store: Store, task: str) -> EpochCurves | None:
             name = method if method not in lines else f"{method}, {lengths[max(lengths)][0]['checkpoint']}"
             lines[name] = [_point(epochs, lengths[epochs]) for epochs in sorted(lengths)]
     drawn: dict[str, list[Row]] = {}
-    for row in groups[kind]:
+    for row in measured:
         if (row["checkpoint_ref"] or "").startswith("random:"):
             drawn.setdefault(row["checkpoint"], []).append(row)
     levels = {label: stats.mean_std(Evidence(rows).means()) for label, rows in drawn.items()}
-    data, metric, protocol, unit = kind[:4]
-    return EpochCurves(f"{task} {data} {metric}, {protocol} ({unit})", lines, levels) if lines else None
+    return EpochCurves(metric, lines, levels) if lines else None
 
 
 def _methods(rows: Sequence[Row], made: dict[str, Row]) -> dict[str, list[Row]]:

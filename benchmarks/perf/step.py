@@ -23,10 +23,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.perf.measures import memory, saving
-from benchmarks.perf.measures.clock import clock
+from benchmarks.perf.measures.turns import count_flops, take_turns
 from benchmarks.perf.peers.contestants import (
     BACKBONE,
     MOCO_V3,
@@ -124,19 +123,8 @@ def compare_times(setting_name: str, batch: int, repeats: int, device: torch.dev
     setting = SETTINGS[setting_name]
     gpu = device.type == "cuda"
     steps = {name: make(name, setting, batch, device, bf16=gpu) for name in NAMES if not (gpu and name == OURS_BF16)}
-    flops = {}
-    for name, step in steps.items():
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops[name] = counter.get_total_flops()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + 1):
-        order = list(steps) if repeat % 2 else list(reversed(steps))
-        for name in order:
-            began = clock(device)
-            steps[name]()
-            times[name].append(clock(device) - began)
-    times = {name: values[1:] for name, values in times.items()}  # the first round warms up
+    flops = count_flops(steps)
+    times = take_turns(steps, repeats, device)
     where = torch.cuda.get_device_name(device) + ", bf16" if gpu else "CPU seconds of one thread"
     print(f"\n{setting_name}, batch {batch}, {where}, torch {torch.__version__}, {repeats} rounds")
     print(f"{'step':<16}{'ms':>8}{'GFLOP':>9}{'images/s':>10}{'/ public code (quartiles)':>30}")

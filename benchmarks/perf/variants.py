@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.perf.measures.clock import clock
+from benchmarks.perf.measures.turns import count_flops, take_turns
 from benchmarks.spec import load_spec
 from pretrain.distributed import ALONE
 from pretrain.errors import InputError, unknown
@@ -95,18 +94,8 @@ def stepper(recipe: Recipe, device: torch.device) -> Callable[[], None]:
 def compare(recipes: dict[str, Recipe], against: str, repeats: int, device: torch.device) -> dict[str, Any]:
     """Time and FLOPs of a step of each recipe, and the medians and quartiles of the paired ratio to `against`'s."""
     steps = {label: stepper(recipe, device) for label, recipe in recipes.items()}
-    flops = {}
-    for label, step in steps.items():
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops[label] = counter.get_total_flops()
-    times: dict[str, list[float]] = {label: [] for label in steps}
-    for repeat in range(repeats + 1):
-        for label in steps if repeat % 2 else reversed(steps):
-            began = clock(device)
-            steps[label]()
-            times[label].append(clock(device) - began)
-    times = {label: values[1:] for label, values in times.items()}  # the first round warms up
+    flops = count_flops(steps)
+    times = take_turns(steps, repeats, device)
     first = recipes[against]
     found: dict[str, Any] = {
         "backbone": first.backbone,
