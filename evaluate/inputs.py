@@ -20,7 +20,7 @@ from evaluate.task import Job
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
-from pretrain.data.torchvision_sets import facts
+from pretrain.data.torchvision_facts import facts
 from pretrain.data.transforms import TestTransform, test_transform
 from pretrain.errors import InputError
 from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization

@@ -146,6 +146,7 @@ def inspect(
     import json
 
     from evaluate.checkpoints.inspect import inspect_file
+    from evaluate.checkpoints.show import show
 
     report = inspect_file(file, select=select, normalization=normalization)
     if as_json:
@@ -153,7 +154,7 @@ def inspect(
     else:
         from rich.console import Console
 
-        Console().print(report.render())
+        Console().print(show(report))
 
 
 def convert(

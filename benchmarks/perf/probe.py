@@ -24,6 +24,7 @@ import threadpoolctl
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.perf.peers.clusters import CLASSES, synthetic
 from benchmarks.perf.peers.neighbours import QUERIES, K, in_a_process
 from evaluate import heads, regression
 from evaluate.features import Features
@@ -32,20 +33,10 @@ from evaluate.protocols.linear import SweepProtocol
 from pretrain import backbones
 
 CPU = torch.device("cpu")
-CLASSES = 100
 SWEEP_TARGET, BACKBONE_TARGET, KNN_TARGET = 0.75, 50.0, 0.8
 FAISS_KERNELS = ("", "Haswell", "SkylakeX")  # values of OPENBLAS_CORETYPE
 LBFGS_SIGNAL = 0.1  # weak, so that the held-out accuracy tells one solution from another
 EQUAL_ACCURACY = 0.5  # %, of 2,000 held-out images: ten of them
-
-
-def synthetic(n: int, width: int, seed: int, signal: float = 0.25) -> Features:
-    """Noisy clusters, one a class, non-negative as pooled ReLU features are; `signal` is their distance in noises."""
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(1).normal(size=(CLASSES, width)).astype(np.float32)
-    labels = rng.integers(0, CLASSES, n)
-    values = np.maximum(signal * centres[labels] + rng.standard_normal((n, width), dtype=np.float32), 0)
-    return Features(values, np.arange(n), labels)
 
 
 def seconds(work: Callable[[], object]) -> float:

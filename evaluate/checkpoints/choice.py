@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.states import Encoder
 from pretrain.errors import InputError
-
-if TYPE_CHECKING:
-    from evaluate.checkpoints.analyse import Analysis
 
 
 def pick(found: Analysis, select: str | None) -> None:

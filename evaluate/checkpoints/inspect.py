@@ -1,21 +1,19 @@
-"""What is in a checkpoint file, which encoder would be used and why: for people (`render`) and for scripts (JSON)."""
+"""What is in a checkpoint file, which encoder would be used and why: JSON for scripts, `show` for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from evaluate.checkpoints.analyse import Analysis, analyse
+from evaluate.checkpoints.analyse import analyse
+from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER, match_resnet, match_vit
 from evaluate.checkpoints.formats import reason_to_drop
 from evaluate.checkpoints.normalizations import InputSpec
 from evaluate.checkpoints.states import Encoder, records
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 class _Record(BaseModel):
@@ -87,12 +85,6 @@ class Inspection(_Record):
     warnings: tuple[str, ...]
     not_run: tuple[str, ...]
     loads: bool
-
-    def render(self) -> RenderableType:
-        """The inspection for a terminal."""
-        from evaluate.checkpoints.show import show
-
-        return show(self)
 
 
 def inspect_file(

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from evaluate.checkpoints.analyse import Analysis, analyse, metadata_of
+from evaluate.checkpoints.analyse import analyse, metadata_of
+from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER
 from evaluate.checkpoints.normalizations import preset
 from pretrain import backbones

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from evaluate.checkpoints.inspect import Inspection
+from evaluate.checkpoints.inspect import Inspection
 
 # More names than this make no list that anybody reads on a terminal; `--json` gives all of them.
 NAMES_SHOWN = 24

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, expected, match_resnet, match_vit
 from evaluate.checkpoints.normalizations import read_neighbour
 from evaluate.checkpoints.states import Encoder, constant
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
 from pretrain.handover import BackboneMetadata
-
-if TYPE_CHECKING:
-    from evaluate.checkpoints.analyse import Analysis
 
 # torch's BatchNorm2d adds this to the variance: with it, variance 1 - eps makes a folded affine layer exact.
 BN_EPS = 1e-5

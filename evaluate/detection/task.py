@@ -11,7 +11,7 @@ from evaluate.detection import library
 from evaluate.protocols.detector import DetectionProtocol
 from evaluate.task import Job
 from pretrain.curves import Curves
-from pretrain.data.objects import ObjectSet, open_objects
+from pretrain.data.objects import ObjectSet
 from pretrain.distributed import process_group
 from pretrain.errors import InputError
 from pretrain.files import replacing, write_text
@@ -85,7 +85,7 @@ def run(job: Job) -> list[Metric]:
 
 
 def _open(job: Job, protocol: DetectionProtocol) -> tuple[ObjectSet, ObjectSet]:
-    train, test = (open_objects(job.catalog, job.data, split) for split in ("train", "test"))
+    train, test = (job.catalog.objects(job.data, split) for split in ("train", "test"))
     if train.classes != test.classes:
         raise InputError(f"data set '{job.data}': train and test do not have the same classes")
     for objects in (train, test):

@@ -12,7 +12,7 @@ from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops
 from evaluate.segmentation.training import Training
 from evaluate.task import Job
-from pretrain.data.masks import MaskStatistics, check_masks, open_masks
+from pretrain.data.masks import MaskStatistics, check_masks
 from pretrain.distributed import process_group
 from pretrain.errors import InputError
 from pretrain.files import replacing
@@ -36,7 +36,7 @@ def run(job: Job) -> list[Metric]:
     protocol = job.protocol
     assert isinstance(protocol, SegmentationProtocol)
     library.load()
-    train, test = (open_masks(job.catalog, job.data, split) for split in ("train", "test"))
+    train, test = (job.catalog.masks(job.data, split) for split in ("train", "test"))
     if train.classes != test.classes:
         raise InputError(f"data set '{job.data}': train and test do not have the same classes")
     with process_group(job.device, job.out) as ranks, stop_request() as stop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import RootModel
 
@@ -26,11 +26,14 @@ from pretrain.data.entries import (
     TorchvisionEntry,
     VocEntry,
 )
+from pretrain.data.places import Places
 from pretrain.errors import InputError, unknown
 from pretrain.settings import load_yaml, validate
 
 if TYPE_CHECKING:
     from pretrain.data.images import ImageSet
+    from pretrain.data.masks import MaskSet
+    from pretrain.data.objects import ObjectSet
 
 __all__ = [
     "BUILT_IN",
@@ -57,8 +60,9 @@ BUILT_IN: dict[str, Entry] = {
     "scenes": ScenesEntry(format="shapes-scenes", size=128, train=400, test=100, seed=0),
 }
 
-# format -> "module:function" of the reader that makes an ImageSet; formats without one hold no labelled images.
-_READERS = {
+# What a set can be opened as: format -> "module:function" of the reader. A reader knows nothing of the catalog; it gets
+# the places, the set's name, its entry and the split.
+_IMAGES = {
     "parquet": "pretrain.data.parquet:open_split",
     "imagefolder": "pretrain.data.imagefolder:open_split",
     "filelist": "pretrain.data.filelist:open_split",
@@ -66,6 +70,16 @@ _READERS = {
     "torchvision": "pretrain.data.torchvision_sets:open_split",
     "voc": "pretrain.data.voc_labels:open_split",
     "shapes": "pretrain.data.generated:open_split",
+}
+_OBJECTS = {
+    "voc": "pretrain.data.voc:open_split",
+    "coco": "pretrain.data.coco:open_split",
+    "shapes-scenes": "pretrain.data.scenes:open_split",
+}
+_MASKS = {
+    "masks": "pretrain.data.masks:open_split",
+    "voc": "pretrain.data.masks:open_voc",
+    "shapes-scenes": "pretrain.data.scenes:open_masks",
 }
 
 
@@ -78,6 +92,7 @@ class Catalog:
 
     def __init__(self, entries: dict[str, Entry] | None = None, path: Path | None = None) -> None:
         self.path = path
+        self.places = Places(path.parent if path else None)
         self._entries: dict[str, Entry] = {**BUILT_IN, **(entries or {})}
 
     @classmethod
@@ -106,11 +121,6 @@ class Catalog:
             raise unknown("data set", name, self._entries)
         return self._entries[name]
 
-    def resolve(self, relative: str | Path) -> Path:
-        """An absolute path: `~` is expanded, and what is relative is relative to the catalog's file."""
-        path = Path(relative).expanduser()
-        return (self.path.parent if self.path else Path.cwd()) / path
-
     def images(self, name: str, split: str) -> ImageSet:
         """The labelled images of one split ("train", "val" or "test").
 
@@ -118,16 +128,25 @@ class Catalog:
             InputError: no such data set, its format holds no labelled images, it lacks the split, or its files are
                 missing or not what the entry says.
         """
-        entry = self.entry(name)
-        if entry.format not in _READERS:
-            raise InputError(
-                f"data set '{name}' has format '{entry.format}', which holds no labelled images; "
-                f"formats that do: {', '.join(_READERS)}"
-            )
-        if split not in entry.splits():
-            raise unknown(f"split of data set '{name}'", split, entry.splits())
-        module, _, function = _READERS[entry.format].partition(":")
-        return getattr(importlib.import_module(module), function)(self, name, entry, split)
+        return self._open(_IMAGES, "labelled images", name, split)
+
+    def objects(self, name: str, split: str) -> ObjectSet:
+        """The images of one split with their boxes, classes and, where there are, masks of objects.
+
+        Raises:
+            InputError: no such set or split, a format that holds no boxes, or a file that is missing or wrong (which,
+                and in which line).
+        """
+        return self._open(_OBJECTS, "boxes", name, split)
+
+    def masks(self, name: str, split: str) -> MaskSet:
+        """The images of one split with a class mask each.
+
+        Raises:
+            InputError: no such set or split, a format without class masks, a missing folder or list, or an image whose
+                mask is missing, which is named.
+        """
+        return self._open(_MASKS, "class masks", name, split)
 
     def identity(self, name: str) -> str:
         """A hash that changes when the data does, made without decoding an image.
@@ -141,4 +160,16 @@ class Catalog:
         """
         from pretrain.data.identity import entry_identity
 
-        return entry_identity(self, name)
+        return entry_identity(self.places, name, self.entry(name))
+
+    def _open(self, readers: dict[str, str], what: str, name: str, split: str) -> Any:
+        entry = self.entry(name)
+        if entry.format not in readers:
+            raise InputError(
+                f"data set '{name}' has format '{entry.format}', which holds no {what}; "
+                f"formats that do: {', '.join(readers)}"
+            )
+        if split not in entry.splits():
+            raise unknown(f"split of data set '{name}'", split, entry.splits())
+        module, _, function = readers[entry.format].partition(":")
+        return getattr(importlib.import_module(module), function)(self.places, name, entry, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -27,9 +28,11 @@ from pretrain.data.catalog import (
 )
 from pretrain.data.images import ImageSet, decode_image
 from pretrain.data.manifests import imagenet_classes, manifests, recognise
+from pretrain.data.places import Places
 from pretrain.errors import InputError
 from pretrain.progress import progress
 
+_PATTERN = set("*?[{")
 _LISTED = 10  # problems of one kind that are written out; the rest is a number
 
 
@@ -122,7 +125,7 @@ def check_set(catalog: Catalog, name: str, *, open_images: bool = False) -> Repo
         except InputError as error:
             report.problems.append(f"{split}: {error}")
     if isinstance(entry, TorchvisionEntry):
-        from pretrain.data.torchvision_sets import facts
+        from pretrain.data.torchvision_facts import facts
 
         report.title, report.where = entry.name, facts(entry.name).where
     return report
@@ -165,7 +168,7 @@ def make_set(catalog: Catalog, name: str, out: Path) -> str:
 def _state(catalog: Catalog, entry: Entry) -> str:
     if isinstance(entry, ShapesEntry | ScenesEntry):
         return "generated"
-    missing = [str(path) for path in _places(catalog, entry) if not path.exists()]
+    missing = [str(path) for path in _paths(catalog.places, entry) if not path.exists()]
     if not missing:
         return "there"
     if isinstance(entry, TorchvisionEntry) and entry.download:
@@ -173,21 +176,21 @@ def _state(catalog: Catalog, entry: Entry) -> str:
     return f"missing: {missing[0]}"
 
 
-def _places(catalog: Catalog, entry: Entry) -> Iterator[Path]:
+def _paths(places: Places, entry: Entry) -> Iterator[Path]:
     if isinstance(entry, FileListEntry | VocEntry | TorchvisionEntry):
-        yield catalog.resolve(entry.root)
+        yield places.resolve(entry.root)
         return
     for split in entry.splits():
         value = getattr(entry, split)
         if isinstance(entry, ParquetEntry | TarEntry):
-            # A pattern stands for its folder here: its files are looked up when the set is opened.
-            yield from (
-                catalog.resolve(part) if not set("*?[{") & set(part) else catalog.resolve(part).parent for part in value
-            )
+            # A pattern stands for the folder that it starts in: its files are looked up when the set is opened.
+            for pattern in value:
+                plain = itertools.takewhile(lambda part: not _PATTERN & set(part), Path(pattern).parts)
+                yield places.resolve(Path(*plain))
         elif isinstance(entry, ImageFolderEntry):
-            yield catalog.resolve(value)
+            yield places.resolve(value)
         else:
-            yield from (catalog.resolve(part) for part in value.model_dump().values())
+            yield from map(places.resolve, value.model_dump().values())
 
 
 def _check_labelled(catalog: Catalog, name: str, split: str, report: Report, open_images: bool) -> None:
@@ -248,9 +251,7 @@ def _check_objects(
     report: Report,
     open_images: bool,
 ) -> None:
-    from pretrain.data.objects import open_objects
-
-    objects = open_objects(catalog, name, split)
+    objects = catalog.objects(name, split)
     found = SplitReport(split, len(objects), len(objects.classes))
     report.splits.append(found)
     if isinstance(entry, VocEntry) and entry.classes == "voc":
@@ -286,9 +287,9 @@ def _check_objects(
 
 def _check_masks(catalog: Catalog, name: str, split: str, report: Report, open_images: bool) -> None:
     from pretrain.data.cache import cache_root
-    from pretrain.data.masks import check_masks, open_masks
+    from pretrain.data.masks import check_masks
 
-    masks = open_masks(catalog, name, split)
+    masks = catalog.masks(name, split)
     found = SplitReport(split, len(masks), len(masks.classes))
     report.splits.append(found)
     if open_images:

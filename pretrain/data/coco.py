@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pretrain.data.catalog import Catalog, CocoEntry, CocoSplit
+from pretrain.data.entries import CocoEntry, CocoSplit
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet, checked_box
+from pretrain.data.places import Places
 from pretrain.errors import InputError
 
 log = logging.getLogger("fastmoco")
 
 
-def open_split(catalog: Catalog, name: str, entry: CocoEntry, split: str) -> ObjectSet:
+def open_split(places: Places, name: str, entry: CocoEntry, split: str) -> ObjectSet:
     """One split of a `coco` entry. Raises InputError as `read_coco` does."""
     place: CocoSplit = getattr(entry, split)
-    return read_coco(catalog.resolve(place.images), catalog.resolve(place.json_file), name=name, split=split)
+    return read_coco(places.resolve(place.images), places.resolve(place.json_file), name=name, split=split)
 
 
 def read_coco(images: Path, json_file: Path, *, name: str, split: str) -> ObjectSet:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
+from pretrain.data.torchvision_facts import facts
 from pretrain.settings import Settings
 
 SPLITS = ("train", "val", "test")
@@ -96,7 +97,7 @@ class TarEntry(SplitEntry):
 
 
 class TorchvisionEntry(Settings):
-    """A set that torchvision knows, by the names of `pretrain.data.torchvision_sets.SETS`.
+    """A set that torchvision knows, by the names of `pretrain.data.torchvision_facts.SETS`.
 
     `partition` picks one of the official partitions of the sets that have several (DTD and SUN397: 1 to 10);
     `join_val` makes train the official train and val together, for the last training of a transfer protocol.
@@ -117,15 +118,11 @@ class TorchvisionEntry(Settings):
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the set's table names."""
-        from pretrain.data.torchvision_sets import facts
-
         return facts(self.name).splits()
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        from pretrain.data.torchvision_sets import facts
-
         return facts(name).name
 
 

@@ -8,17 +8,14 @@ import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pretrain.data.entries import FileListEntry
 from pretrain.data.imagefolder import Files
 from pretrain.data.images import ImageSet, number_classes
+from pretrain.data.places import Places
 from pretrain.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
-    from pretrain.data.entries import FileListEntry
 
 _SIZES_UP_TO = 20_000  # files: of longer lists the identity holds the names alone, as looking at each takes minutes
 
@@ -60,22 +57,22 @@ def packaged_names(name: str) -> list[str]:
     return [f"{line.partition('_')[0]}/{line}" for line in lines]
 
 
-def open_split(catalog: Catalog, name: str, entry: FileListEntry, split: str) -> ImageSet:
+def open_split(places: Places, name: str, entry: FileListEntry, split: str) -> ImageSet:
     """One split of a set of listed files.
 
     Raises:
         InputError: a list or the root is missing, a line is neither `CLASS/name` nor `name LABEL`, or a label is no
             class. Files that are missing are found by `fastmoco data check`, or when they are read.
     """
-    root = catalog.resolve(entry.root)
+    root = places.resolve(entry.root)
     if not root.is_dir():
         raise InputError(f"data set '{name}': no folder at {root}")
-    paths, labels = _read(catalog, getattr(entry, split), name)
+    paths, labels = _read(places, getattr(entry, split), name)
     if labels is None:
         folders = [os.path.basename(os.path.dirname(path)) for path in paths]  # noqa: PTH119, PTH120 - a million times
         found = sorted(set(folders))
         if split != "train" and entry.train is not None and isinstance(entry.classes, int | None):
-            of_train, _ = _read(catalog, entry.train, name)
+            of_train, _ = _read(places, entry.train, name)
             found = sorted({Path(path).parent.name for path in of_train})
         classes = number_classes(found, entry.classes, name)
         number = {label: index for index, label in enumerate(classes)}
@@ -95,11 +92,11 @@ def open_split(catalog: Catalog, name: str, entry: FileListEntry, split: str) ->
     return ImageSet(source, name=name, split=split, classes=classes, labels=np.array(labels, dtype=np.int64))
 
 
-def _read(catalog: Catalog, given: str, name: str) -> tuple[list[str], list[int] | None]:
+def _read(places: Places, given: str, name: str) -> tuple[list[str], list[int] | None]:
     """The paths of a list, and its labels when its lines end in one."""
     if given.startswith("imagenet:"):
         return packaged_names(given), None
-    path = catalog.resolve(given)
+    path = places.resolve(given)
     if not path.is_file():
         raise InputError(f"data set '{name}': no list at {path}; packaged lists: {', '.join(PACKAGED)}")
     paths: list[str] = []

@@ -9,23 +9,20 @@ from __future__ import annotations
 import logging
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from PIL import Image
 
 from pretrain.data.cache import cache_root
-from pretrain.data.entries import SPLITS
+from pretrain.data.entries import SPLITS, ShapesEntry
 from pretrain.data.images import ImageSet, Source
+from pretrain.data.places import Places
 from pretrain.data.shapes import CLASSES, VERSION, draw_image
 from pretrain.errors import InputError
 from pretrain.files import canonical_hash, replacing
 from pretrain.progress import progress
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
-    from pretrain.data.entries import ShapesEntry
 
 log = logging.getLogger("fastmoco")
 
@@ -94,7 +91,7 @@ class Shapes(Source):
                 bar.advance()
 
 
-def open_split(catalog: Catalog, name: str, entry: ShapesEntry, split: str) -> ImageSet:
+def open_split(places: Places, name: str, entry: ShapesEntry, split: str) -> ImageSet:
     """One split of a generated set."""
     count = getattr(entry, split)
     if count < len(CLASSES):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pretrain.data.entries import (
     CocoEntry,
@@ -23,11 +20,9 @@ from pretrain.data.entries import (
 )
 from pretrain.data.images import SUFFIXES
 from pretrain.data.listing import list_files
+from pretrain.data.places import Places
 from pretrain.errors import InputError
 from pretrain.files import canonical_hash
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
 
 _WHOLE_UP_TO = 64 << 20  # bytes: smaller files are hashed whole, of larger ones the size and both ends
 _END = 1 << 20
@@ -54,50 +49,30 @@ def file_identity(path: Path) -> str:
         raise InputError(f"no file at {path}") from None
 
 
-def fill_in(catalog: Catalog, patterns: Sequence[str], name: str) -> list[Path]:
-    """The files that `patterns` mean: `{000..146}` and `{a,b}` are written out, then `*` and `?` are looked up.
-
-    Raises:
-        InputError: a pattern that matches no file.
-    """
-    paths: list[Path] = []
-    for pattern in patterns:
-        for plain in _braces(str(catalog.resolve(pattern))):
-            if any(sign in plain for sign in "*?["):
-                found = sorted(glob.glob(plain))  # noqa: PTH207 - the pattern is absolute
-            else:
-                found = [plain] if Path(plain).is_file() else []
-            if not found:
-                raise InputError(f"data set '{name}': no file at {plain}")
-            paths += [Path(path) for path in found]
-    return paths
-
-
-def entry_identity(catalog: Catalog, name: str) -> str:
+def entry_identity(places: Places, name: str, entry: Entry) -> str:
     """`Catalog.identity`."""
-    entry = catalog.entry(name)
     said = entry.model_dump(mode="json", by_alias=True, exclude={"root", "download"})
     for split in entry.splits():
-        said[split] = _split(catalog, name, entry, split)
+        said[split] = _split(places, name, entry, split)
     return canonical_hash(said)
 
 
-def _split(catalog: Catalog, name: str, entry: Entry, split: str) -> Any:
+def _split(places: Places, name: str, entry: Entry, split: str) -> Any:
     value: Any = getattr(entry, split, None)
     if isinstance(entry, ParquetEntry | TarEntry):
-        return [file_identity(path) for path in fill_in(catalog, value, name)]
+        return [file_identity(path) for path in places.files(value, name)]
     if isinstance(entry, ImageFolderEntry):
-        return _folder(catalog.resolve(value))
+        return _folder(places.resolve(value))
     if isinstance(entry, FileListEntry):
         from pretrain.data.filelist import open_split
 
-        return open_split(catalog, name, entry, split).identity
+        return open_split(places, name, entry, split).identity
     if isinstance(entry, VocEntry):
-        return [_voc(catalog.resolve(entry.root), part) for part in value]
+        return [_voc(places.resolve(entry.root), part) for part in value]
     if isinstance(entry, CocoEntry):
-        return [file_identity(catalog.resolve(value.json_file)), _folder(catalog.resolve(value.images))]
+        return [file_identity(places.resolve(value.json_file)), _folder(places.resolve(value.images))]
     if isinstance(entry, MasksEntry):
-        return [_folder(catalog.resolve(value.images)), _folder(catalog.resolve(value.masks))]
+        return [_folder(places.resolve(value.images)), _folder(places.resolve(value.masks))]
     if isinstance(entry, GeneratedEntry):
         from pretrain.data.shapes import VERSION
 
@@ -119,17 +94,3 @@ def _voc(root: Path, part: str) -> Any:
 
 def _folder(path: Path) -> str:
     return list_files(path, (*SUFFIXES, ".xml")).hash()
-
-
-def _braces(pattern: str) -> list[str]:
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if not match:
-        return [pattern]
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
-    if numbers:
-        width = len(numbers[1])
-        choices = [str(number).zfill(width) for number in range(int(numbers[1]), int(numbers[2]) + 1)]
-    else:
-        choices = match[1].split(",")
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [filled for choice in choices for filled in _braces(before + choice + after)]

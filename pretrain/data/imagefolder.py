@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pretrain.data.entries import ImageFolderEntry
 from pretrain.data.images import SUFFIXES, ImageSet, Source, number_classes
 from pretrain.data.listing import Listing, list_files
+from pretrain.data.places import Places
 from pretrain.errors import InputError
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
-    from pretrain.data.entries import ImageFolderEntry
 
 
 class Files(Source):
@@ -42,18 +39,18 @@ class Files(Source):
         return str(self.path(row))
 
 
-def open_split(catalog: Catalog, name: str, entry: ImageFolderEntry, split: str) -> ImageSet:
+def open_split(places: Places, name: str, entry: ImageFolderEntry, split: str) -> ImageSet:
     """One split of an image folder; the classes are the folders of `train`, or of the split where there is no train.
 
     Raises:
         InputError: a folder is missing, holds no image, or has images outside a class or of a class that train lacks.
     """
-    root = catalog.resolve(getattr(entry, split))
+    root = places.resolve(getattr(entry, split))
     listing = _listing(root, name)
     of_images = _class_of(listing, root, name)
     found = sorted(set(of_images.tolist()))
     if split != "train" and entry.train is not None and isinstance(entry.classes, int | None):
-        train = catalog.resolve(entry.train)
+        train = places.resolve(entry.train)
         found = sorted(set(_class_of(_listing(train, name), train, name).tolist()))
     classes = number_classes([os.fsdecode(folder) for folder in found], entry.classes, name)
     number = {os.fsencode(folder): index for index, folder in enumerate(classes)}

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pretrain.data.catalog import Catalog, MasksEntry, ScenesEntry, VocEntry
-from pretrain.data.entries import VOC_CLASSES
-from pretrain.errors import InputError, unknown
+from pretrain.data.entries import VOC_CLASSES, MasksEntry, VocEntry
+from pretrain.data.places import Places
+from pretrain.errors import InputError
 from pretrain.files import canonical_hash, write_json
 from pretrain.progress import progress
 
@@ -136,29 +136,59 @@ class MaskStatistics:
         return 100 * max(self.pixels) / sum(self.pixels) / seen
 
 
-def open_masks(catalog: Catalog, name: str, split: str) -> MaskSet:
-    """The images and masks of one split of a data set with format `masks`, `voc` or `shapes-scenes`.
+def open_split(places: Places, name: str, entry: MasksEntry, split: str) -> MaskSet:
+    """One split of a `masks` entry.
 
     Raises:
-        InputError: no such set or split, a format without class masks, a missing folder or list, or an image whose
-            mask is missing, which is named.
+        InputError: a missing folder, or an image whose mask is missing, which is named.
     """
-    entry = catalog.entry(name)
-    if not isinstance(entry, MasksEntry | VocEntry | ScenesEntry):
-        raise InputError(
-            f"data set '{name}' has format '{entry.format}', which holds no class masks; formats that do: "
-            "masks, voc, shapes-scenes"
-        )
-    if split not in entry.splits():
-        raise unknown(f"split of data set '{name}'", split, entry.splits())
-    if isinstance(entry, MasksEntry):
-        return _open_folders(catalog, name, entry, split)
-    if isinstance(entry, ScenesEntry):
-        from pretrain.data.scenes import CLASSES, default_root, materialise_scenes
+    where = getattr(entry, split)
+    image_dir, mask_dir = places.resolve(where.images), places.resolve(where.masks)
+    for directory in (image_dir, mask_dir):
+        if not directory.is_dir():
+            raise InputError(f"data set '{name}', split '{split}': no folder at {directory}")
+    pairs = []
+    for image in sorted(path for path in image_dir.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES):
+        key = str(image.relative_to(image_dir).with_suffix(""))
+        if entry.image_suffix:
+            if not image.name.endswith(entry.image_suffix):
+                continue
+            key = str(image.relative_to(image_dir)).removesuffix(entry.image_suffix)
+        pairs.append((image, mask_dir / f"{key}{entry.mask_suffix}"))
+    palette = entry.palette or voc_palette(len(entry.classes))
+    return _mask_set(name, split, entry.classes, entry.ignore, palette, pairs, f"no image in {image_dir}")
 
-        return _open_voc(materialise_scenes(entry, default_root()), name, split, (split,), CLASSES)
+
+def open_voc(places: Places, name: str, entry: VocEntry, split: str) -> MaskSet:
+    """One split of a `voc` entry, with the masks in `SegmentationClass`. Raises InputError as `read_voc_masks` does."""
     classes = VOC_CLASSES if entry.classes == "voc" else entry.classes
-    return _open_voc(catalog.resolve(entry.root), name, split, getattr(entry, split), classes)
+    return read_voc_masks(places.resolve(entry.root), getattr(entry, split), classes, name=name, split=split)
+
+
+def read_voc_masks(root: Path, lists: Sequence[str], objects: Sequence[str], *, name: str, split: str) -> MaskSet:
+    """The images of `lists` ("VOC2007/trainval", ...); the classes are the background and then `objects`.
+
+    Raises:
+        InputError: a missing list, or an image whose mask is missing, which is named.
+    """
+    pairs = []
+    for given in lists:
+        year, _, part = given.rpartition("/")
+        home = root / year
+        listing = home / "ImageSets" / "Segmentation" / f"{part}.txt"
+        if not listing.is_file():
+            raise InputError(f"data set '{name}', split '{split}': no list at {listing}, which segmentation needs")
+        # SBD's extra masks of VOC12aug lie beside VOC's own, in a folder that holds the whole of both.
+        extra = home / "SegmentationClassAug"
+        masks = extra if extra.is_dir() else home / "SegmentationClass"
+        for line in listing.read_text(encoding="utf-8").split("\n"):
+            if line.strip():
+                stem = line.split()[0]
+                pairs.append((home / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png"))
+    classes = ("background", *objects)
+    return _mask_set(
+        name, split, classes, IGNORE, voc_palette(len(classes)), pairs, f"nothing in the lists under {root}"
+    )
 
 
 def check_masks(masks: MaskSet, cache: Path) -> MaskStatistics:
@@ -212,45 +242,6 @@ def voc_palette(classes: int) -> tuple[tuple[int, int, int], ...]:
         for channel in range(3):
             colours[:, channel] |= (number >> (3 * bit + channel) & 1) << (7 - bit)
     return tuple((int(red), int(green), int(blue)) for red, green, blue in colours)
-
-
-def _open_folders(catalog: Catalog, name: str, entry: MasksEntry, split: str) -> MaskSet:
-    where = getattr(entry, split)
-    image_dir, mask_dir = catalog.resolve(where.images), catalog.resolve(where.masks)
-    for directory in (image_dir, mask_dir):
-        if not directory.is_dir():
-            raise InputError(f"data set '{name}', split '{split}': no folder at {directory}")
-    pairs = []
-    for image in sorted(path for path in image_dir.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES):
-        key = str(image.relative_to(image_dir).with_suffix(""))
-        if entry.image_suffix:
-            if not image.name.endswith(entry.image_suffix):
-                continue
-            key = str(image.relative_to(image_dir)).removesuffix(entry.image_suffix)
-        pairs.append((image, mask_dir / f"{key}{entry.mask_suffix}"))
-    palette = entry.palette or voc_palette(len(entry.classes))
-    return _mask_set(name, split, entry.classes, entry.ignore, palette, pairs, f"no image in {image_dir}")
-
-
-def _open_voc(root: Path, name: str, split: str, lists: Sequence[str], objects: Sequence[str]) -> MaskSet:
-    pairs = []
-    for given in lists:
-        year, _, part = given.rpartition("/")
-        home = root / year
-        listing = home / "ImageSets" / "Segmentation" / f"{part}.txt"
-        if not listing.is_file():
-            raise InputError(f"data set '{name}', split '{split}': no list at {listing}, which segmentation needs")
-        # SBD's extra masks of VOC12aug lie beside VOC's own, in a folder that holds the whole of both.
-        extra = home / "SegmentationClassAug"
-        masks = extra if extra.is_dir() else home / "SegmentationClass"
-        for line in listing.read_text(encoding="utf-8").split("\n"):
-            if line.strip():
-                stem = line.split()[0]
-                pairs.append((home / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png"))
-    classes = ("background", *objects)
-    return _mask_set(
-        name, split, classes, IGNORE, voc_palette(len(classes)), pairs, f"nothing in the lists under {root}"
-    )
 
 
 def _mask_set(

@@ -6,18 +6,13 @@ edge of the rightmost, so that x1 - x0 is a width, and a box over the whole imag
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pretrain.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
+from pretrain.errors import InputError
 
 Box = tuple[float, float, float, float]
-FORMATS = ("voc", "coco", "shapes-scenes")
 # Sets whose pixels count from 0 where the format counts from 1, and COCO's rounding, reach this far over an edge.
 BORDER_PX = 1.0
 
@@ -69,24 +64,6 @@ class ObjectSet:
 
     def __len__(self) -> int:
         return len(self.images)
-
-
-def open_objects(catalog: Catalog, name: str, split: str) -> ObjectSet:
-    """The images and objects of one split ("train", "val" or "test") of a catalog entry.
-
-    Raises:
-        InputError: no such set or split, a format that holds no boxes, or a file that is missing or wrong (which, and
-            in which line).
-    """
-    entry = catalog.entry(name)
-    if entry.format not in FORMATS:
-        raise InputError(
-            f"data set '{name}' has format '{entry.format}', which holds no boxes; those that do: {', '.join(FORMATS)}"
-        )
-    if split not in entry.splits():
-        raise unknown(f"split of data set '{name}'", split, entry.splits())
-    module = {"voc": "voc", "coco": "coco", "shapes-scenes": "scenes"}[entry.format]
-    return importlib.import_module(f"pretrain.data.{module}").open_split(catalog, name, entry, split)
 
 
 def checked_box(box: Box, width: int, height: int, where: str) -> Box | None:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pretrain.data.cache import cache_root
-from pretrain.data.identity import file_identity, fill_in
+from pretrain.data.entries import ParquetEntry
+from pretrain.data.identity import file_identity
 from pretrain.data.images import ImageSet, Source
+from pretrain.data.places import Places
 from pretrain.errors import InputError, unknown
 from pretrain.files import replacing
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
-    from pretrain.data.entries import ParquetEntry
 
 IN_MEMORY_BYTES = 256 << 20  # of a split's image column; above, row groups are unpacked to the cache
 
@@ -108,13 +106,13 @@ class ParquetImages(Source):
         return path
 
 
-def open_split(catalog: Catalog, name: str, entry: ParquetEntry, split: str) -> ImageSet:
+def open_split(places: Places, name: str, entry: ParquetEntry, split: str) -> ImageSet:
     """One split of a Parquet set; its labels are read at once, its images when asked for.
 
     Raises:
         InputError: a file is missing or no Parquet, lacks a column, or has labels that are no class.
     """
-    files = fill_in(catalog, getattr(entry, split), name)
+    files = places.files(getattr(entry, split), name)
     labels, names = [], None
     for path in files:
         opened = _open(path)

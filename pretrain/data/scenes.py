@@ -11,7 +11,6 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -22,15 +21,13 @@ from pretrain.data import shapes
 from pretrain.data.cache import cache_root
 from pretrain.data.entries import ScenesEntry
 from pretrain.data.generated import image_rng
-from pretrain.data.masks import voc_palette
+from pretrain.data.masks import MaskSet, read_voc_masks, voc_palette
 from pretrain.data.objects import ObjectSet
+from pretrain.data.places import Places
 from pretrain.data.shapes import CLASSES
 from pretrain.data.voc import read_voc
 from pretrain.files import canonical_hash
 from pretrain.progress import progress
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
 
 VERSION = 1  # to be raised with any change of a pixel or a box
 MOST_OBJECTS = 5
@@ -120,9 +117,14 @@ def materialise_scenes(entry: ScenesEntry, root: Path) -> Path:
     return folder
 
 
-def open_split(catalog: Catalog, name: str, entry: ScenesEntry, split: str) -> ObjectSet:
+def open_split(places: Places, name: str, entry: ScenesEntry, split: str) -> ObjectSet:
     """One split with its boxes and masks; writes the tree at the first use."""
     return read_voc(materialise_scenes(entry, default_root()), (split,), CLASSES, name=name, split=split)
+
+
+def open_masks(places: Places, name: str, entry: ScenesEntry, split: str) -> MaskSet:
+    """One split with its class masks; writes the tree at the first use."""
+    return read_voc_masks(materialise_scenes(entry, default_root()), (split,), CLASSES, name=name, split=split)
 
 
 def _write_tree(entry: ScenesEntry, splits: dict[str, int], folder: Path) -> None:

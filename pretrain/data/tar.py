@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pretrain.data.cache import cache_root
-from pretrain.data.identity import file_identity, fill_in
+from pretrain.data.entries import TarEntry
+from pretrain.data.identity import file_identity
 from pretrain.data.images import SUFFIXES, ImageSet, Source
+from pretrain.data.places import Places
 from pretrain.errors import InputError
 from pretrain.files import replacing
 from pretrain.progress import progress
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
-    from pretrain.data.entries import TarEntry
 
 _INDEX_VERSION = 1
 
@@ -44,7 +41,7 @@ class Shards(Source):
         return f"{self.files[self.shard[row]]} member {self.keys[row].decode()}"
 
 
-def open_split(catalog: Catalog, name: str, entry: TarEntry, split: str) -> ImageSet:
+def open_split(places: Places, name: str, entry: TarEntry, split: str) -> ImageSet:
     """One split of tar shards.
 
     A shard's members are read through once; the index is kept in the cache for as long as the shard keeps its size
@@ -54,7 +51,7 @@ def open_split(catalog: Catalog, name: str, entry: TarEntry, split: str) -> Imag
         InputError: a shard is missing or no plain tar, or an image without a `.cls` beside it or with one that is no
             number.
     """
-    files = fill_in(catalog, getattr(entry, split), name)
+    files = places.files(getattr(entry, split), name)
     indices = []
     with progress(f"index {name}/{split}", len(files), unit="shards") as bar:
         for path in files:

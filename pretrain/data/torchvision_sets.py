@@ -1,110 +1,22 @@
-"""The sets that torchvision knows, with their official splits: the transfer sets of the field, in one table.
-
-Counts and metrics follow Kornblith et al. 2019 (arXiv:1805.08974, table 1), which SimCLR (arXiv:2002.05709, appendix
-B.8) and BYOL took over; each row says where it differs. Importing this module needs no torch.
-"""
+"""The reader of the sets that torchvision knows; what is known of each stands in `torchvision_facts`."""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet, Source
+from pretrain.data.places import Places
 from pretrain.data.splits import few
-from pretrain.errors import InputError, unknown
+from pretrain.data.torchvision_facts import SetFacts, facts
+from pretrain.errors import InputError
 from pretrain.files import canonical_hash
-
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
-    from pretrain.data.entries import TorchvisionEntry
-
-
-@dataclass(frozen=True)
-class SetFacts:
-    """What is known of a public set before it is there.
-
-    Attributes:
-        name: in the catalog; also the name of torchvision's class.
-        classes: K.
-        train, val, test: numbers of images; 0 where the set has no such split.
-        metric: what the field reports: "top1" or "mean_per_class".
-        where: the page of its authors, where people get it when torchvision cannot fetch it.
-        note: what differs from the table's source.
-    """
-
-    name: str
-    classes: int
-    train: int
-    val: int
-    test: int
-    metric: str
-    where: str
-    note: str = ""
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits the set has."""
-        return tuple(split for split in ("train", "val", "test") if getattr(self, split))
-
-
-SETS: dict[str, SetFacts] = {
-    facts.name: facts
-    for facts in (
-        SetFacts("CIFAR10", 10, 50_000, 0, 10_000, "top1", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-        SetFacts("CIFAR100", 100, 50_000, 0, 10_000, "top1", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-        SetFacts(
-            *("STL10", 10, 5_000, 0, 8_000, "top1", "https://cs.stanford.edu/~acoates/stl10/"),
-            note="not in the table; the 100,000 unlabelled images are left out",
-        ),
-        SetFacts(
-            *("Food101", 101, 75_750, 0, 25_250, "top1"), "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
-        ),
-        SetFacts(
-            *("OxfordIIITPet", 37, 3_680, 0, 3_669, "mean_per_class", "https://www.robots.ox.ac.uk/~vgg/data/pets/"),
-            note="the table prints 3,369 test images; the set's own list has 3,669",
-        ),
-        SetFacts(
-            *("Flowers102", 102, 1_020, 1_020, 6_149, "mean_per_class"),
-            "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
-            note="the table trains on train and val together: join_val",
-        ),
-        SetFacts(
-            *("StanfordCars", 196, 8_144, 0, 8_041, "top1", "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"),
-            note="its page is gone and torchvision cannot download it; put the files in place by hand",
-        ),
-        SetFacts(
-            *("FGVCAircraft", 100, 3_334, 3_333, 3_333, "mean_per_class"),
-            "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
-            note="100 variants; the table trains on train and val together: join_val",
-        ),
-        SetFacts(
-            *("DTD", 47, 1_880, 1_880, 1_880, "top1", "https://www.robots.ox.ac.uk/~vgg/data/dtd/"),
-            note="partition 1 of 10; the table trains on train and val together: join_val",
-        ),
-        SetFacts(
-            *("Caltech101", 101, 3_030, 0, 5_647, "mean_per_class", "https://data.caltech.edu/records/mzrjq-6wc02"),
-            note="no official split: 30 images a class train, drawn with `partition` as the seed; torchvision leaves "
-            "out the background class, which the table counts (102 classes, 3,060 / 6,084)",
-        ),
-        SetFacts(
-            *("SUN397", 397, 19_850, 0, 19_850, "top1", "https://vision.princeton.edu/projects/2010/SUN/"),
-            note="the official partitions are a file of their own, Partitions.zip of the same page; Training_01.txt "
-            "and Testing_01.txt from it are looked for in ROOT/SUN397",
-        ),
-    )
-}
-
-
-def facts(name: str) -> SetFacts:
-    """What is known of a set. Raises InputError for a name that is none, with those that are."""
-    if name not in SETS:
-        raise unknown("torchvision data set", name, SETS)
-    return SETS[name]
 
 
 class Paths(Source):
@@ -152,14 +64,14 @@ class Arrays(Source):
         return f"{self.name} image {row}"
 
 
-def open_split(catalog: Catalog, name: str, entry: TorchvisionEntry, split: str) -> ImageSet:
+def open_split(places: Places, name: str, entry: TorchvisionEntry, split: str) -> ImageSet:
     """One official split; with `join_val`, train is train and val together.
 
     Raises:
         InputError: the set is not there and may not be downloaded, or its files are not what they must be.
     """
     known = facts(entry.name)
-    root = catalog.resolve(entry.root)
+    root = places.resolve(entry.root)
     parts = ["train", "val"] if entry.join_val and split == "train" and known.val else [split]
     opened = [_open(known, root, entry, part) for part in parts]
     images = [image for found, _, _ in opened for image in found]
@@ -230,7 +142,7 @@ def _caltech101(dataset: Any, split: str, partition: int) -> tuple[list[str], np
 def _sun397(pairs: list[Any], base: Path, split: str, partition: int) -> list[Any]:
     listed = base / f"{'Training' if split == 'train' else 'Testing'}_{partition:02d}.txt"
     if not listed.is_file():
-        raise InputError(f"no partition of SUN397 at {listed}: it is in Partitions.zip of {SETS['SUN397'].where}")
+        raise InputError(f"no partition of SUN397 at {listed}: it is in Partitions.zip of {facts('SUN397').where}")
     labels = {str(Path(path).relative_to(base)): (path, label) for path, label in pairs}
     try:
         return [labels[line.strip().lstrip("/")] for line in listed.read_text().splitlines() if line.strip()]

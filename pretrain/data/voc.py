@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from pretrain.data.catalog import VOC_CLASSES, Catalog, VocEntry
+from pretrain.data.entries import VOC_CLASSES, VocEntry
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet, checked_box
+from pretrain.data.places import Places
 from pretrain.errors import InputError, unknown
 
 log = logging.getLogger("fastmoco")
@@ -17,10 +18,10 @@ log = logging.getLogger("fastmoco")
 _SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG")
 
 
-def open_split(catalog: Catalog, name: str, entry: VocEntry, split: str) -> ObjectSet:
+def open_split(places: Places, name: str, entry: VocEntry, split: str) -> ObjectSet:
     """One split of a `voc` entry. Raises InputError as `read_voc` does."""
     classes = VOC_CLASSES if entry.classes == "voc" else entry.classes
-    return read_voc(catalog.resolve(entry.root), getattr(entry, split), classes, name=name, split=split)
+    return read_voc(places.resolve(entry.root), getattr(entry, split), classes, name=name, split=split)
 
 
 def read_voc(root: Path, lists: tuple[str, ...], classes: tuple[str, ...], *, name: str, split: str) -> ObjectSet:

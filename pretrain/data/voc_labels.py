@@ -6,25 +6,21 @@ no is counted (VOC2007 development kit, section 4.1; VISSL's VOC07 uses the same
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from pretrain.data.entries import VocEntry
 from pretrain.data.identity import file_identity
 from pretrain.data.imagefolder import Files
 from pretrain.data.images import ImageSet
+from pretrain.data.places import Places
 from pretrain.data.voc import open_split as open_objects
 from pretrain.files import canonical_hash
 
-if TYPE_CHECKING:
-    from pretrain.data.catalog import Catalog
-    from pretrain.data.entries import VocEntry
 
-
-def open_split(catalog: Catalog, name: str, entry: VocEntry, split: str) -> ImageSet:
+def open_split(places: Places, name: str, entry: VocEntry, split: str) -> ImageSet:
     """One split with labels bool (N, K) and `ignored` bool (N, K). Raises InputError as the VOC reader does."""
-    found = open_objects(catalog, name, entry, split)
-    root = catalog.resolve(entry.root)
+    found = open_objects(places, name, entry, split)
+    root = places.resolve(entry.root)
     labels = np.zeros((len(found), len(found.classes)), dtype=bool)
     difficult = np.zeros_like(labels)
     for row, image in enumerate(found.images):

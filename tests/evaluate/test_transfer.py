@@ -19,7 +19,7 @@ from evaluate import sweep, task
 from evaluate.features import Features
 from evaluate.heads import Heads, train_heads
 from evaluate.inputs import main_metric
-from pretrain.data import torchvision_sets
+from pretrain.data import torchvision_facts
 from pretrain.data.catalog import VOC_CLASSES, Catalog, TorchvisionEntry
 
 K = 3
@@ -169,10 +169,10 @@ def shrink(name: str, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, root: P
     make, (train, val, test), _metric = STAND_INS[name]
     entry = catalog.entry(name)
     assert isinstance(entry, TorchvisionEntry)
-    known = torchvision_sets.SETS[entry.name]
+    known = torchvision_facts.SETS[entry.name]
     classes = 102 if name == "flowers" else K  # torchvision numbers its classes whatever is there
     small = dataclasses.replace(known, classes=classes, train=train, val=val, test=test)
-    monkeypatch.setitem(torchvision_sets.SETS, entry.name, small)
+    monkeypatch.setitem(torchvision_facts.SETS, entry.name, small)
     for module in (cifar, flowers102):  # checksums of the real files
         monkeypatch.setattr(module, "check_integrity", lambda *_args, **_kwargs: True)
     make(root / "data")

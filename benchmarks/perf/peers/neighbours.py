@@ -24,7 +24,7 @@ def search(who: str, out: Path, images: int, width: int) -> dict[str, object]:
     import threadpoolctl
     import torch
 
-    from benchmarks.perf.probe import synthetic
+    from benchmarks.perf.peers.clusters import synthetic
     from evaluate import knn
     from evaluate.protocols.knn import PROTOCOLS
 

@@ -154,9 +154,8 @@ def test_mmseg_loads_our_segmentor_and_predicts_what_we_measured(job: Callable[.
         model = init_model(config, str(this.out / "segmentor.pth"), device="cpu")
     assert model.dataset_meta["classes"] == ["ground", "disc", "square"]
     from evaluate.segmentation.scores import confusion
-    from pretrain.data.masks import open_masks
 
-    masks = open_masks(this.catalog, "tiny", "test")
+    masks = this.catalog.masks("tiny", "test")
     total = np.zeros((3, 3), np.int64)
     for index, (image, _) in enumerate(masks.pairs):
         with library.quiet():

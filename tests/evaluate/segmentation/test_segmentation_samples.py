@@ -14,7 +14,6 @@ from evaluate.segmentation import library
 from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops, positions, training_batches
 from pretrain.data.catalog import Catalog
-from pretrain.data.masks import open_masks
 
 CPU = torch.device("cpu")
 PROTOCOL = PROTOCOLS["voc12aug_fcn_20k"].override({"scale": [64, 48], "crop": 40, "test_scale": [96, 72]})
@@ -22,7 +21,7 @@ PROTOCOL = PROTOCOLS["voc12aug_fcn_20k"].override({"scale": [64, 48], "crop": 40
 
 def crops(tiny: Path, seed: int = 0, **changes: Any) -> TrainingCrops:
     library.load()
-    masks = open_masks(Catalog.load(tiny), "tiny", "train")
+    masks = Catalog.load(tiny).masks("tiny", "train")
     protocol = PROTOCOL.override(changes)
     return TrainingCrops(masks, protocol, Geometry.of(protocol, 48), seed)
 
@@ -82,7 +81,7 @@ def test_scale_crop_and_flip_do_what_the_protocol_says(tiny: Path):
 
 def test_test_images_come_whole_at_the_test_scale(tiny: Path):
     library.load()
-    masks = open_masks(Catalog.load(tiny), "tiny", "test")
+    masks = Catalog.load(tiny).masks("tiny", "test")
     sample = TestImages(masks, Geometry.of(PROTOCOL, 48))[1]
     assert sample["inputs"].shape == (3, 72, 96)
     assert sample["data_samples"].ori_shape == (48, 64)

@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, jaccard_s
 
 from evaluate.segmentation import pictures, scores
 from pretrain.data.catalog import Catalog
-from pretrain.data.masks import IGNORE, open_masks
+from pretrain.data.masks import IGNORE
 
 K = 5
 
@@ -73,7 +73,7 @@ def test_a_class_that_is_only_predicted_counts_as_zero_iou():
 
 
 def test_sheet_shows_image_truth_and_prediction_in_the_palettes_colours(tiny: Path):
-    masks = open_masks(Catalog.load(tiny), "tiny", "test")
+    masks = Catalog.load(tiny).masks("tiny", "test")
     assert pictures.chosen(masks, 3) == [0, 2, 4]
     assert pictures.chosen(masks, 99) == [0, 1, 2, 3, 4]
     wrong = np.full((48, 64), 2, np.uint8)

@@ -23,7 +23,7 @@ from evaluate.segmentation import training as training_module
 from evaluate.task import Job
 from pretrain.curves import read_curves
 from pretrain.data.catalog import Catalog
-from pretrain.data.masks import check_masks, open_masks
+from pretrain.data.masks import check_masks
 from pretrain.errors import InputError, RunFailedError
 from results.row import Metric
 
@@ -278,7 +278,7 @@ def test_smoke_from_a_fast_moco_checkpoint_clearly_beats_the_majority_class(tmp_
     device = torch.device("cpu")
     this = Job(backbone, catalog, "scenes_", PROTOCOLS["smoke"], 0, device, tmp_path / "run", tmp_path / "cache")
     rows = values(task.run("segmentation", this))
-    majority = check_masks(open_masks(catalog, "scenes_", "test"), tmp_path / "cache").majority_miou
+    majority = check_masks(catalog.masks("scenes_", "test"), tmp_path / "cache").majority_miou
     assert majority == pytest.approx(7.9, abs=0.1)
     assert rows["mIoU"] > 1.3 * majority
     assert rows["IoU/background"] > 88  # always saying "background" gives 87

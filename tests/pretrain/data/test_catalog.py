@@ -40,7 +40,7 @@ def test_built_in_sets_are_always_there(tmp_path: Path, monkeypatch: pytest.Monk
     assert (entry.size, entry.splits()) == (32, ("train",))
     monkeypatch.setenv("FASTMOCO_CATALOG", str(tmp_path / "catalog.yaml"))
     assert isinstance(Catalog.load().entry("mine"), ImageFolderEntry)
-    assert Catalog.load().resolve("a") == tmp_path / "a"
+    assert Catalog.load().places.resolve("a") == tmp_path / "a"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,18 @@ def test_an_incomplete_imagenet_is_told_what_is_missing(tmp_path: Path) -> None:
     assert list_sets(catalog)[0].state == f"missing: {tmp_path}/val"
 
 
+def test_the_folder_where_a_pattern_starts_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "there" / "part0").mkdir(parents=True)
+    (tmp_path / "catalog.yaml").write_text(
+        "in_name: {format: parquet, train: 'there/part0/{00..12}.parquet'}\n"
+        "in_folder: {format: parquet, train: 'there/part*/x.parquet'}\n"
+        "lost: {format: parquet, train: 'gone/part*/x.parquet'}\n"
+    )
+    states = {line.name: line.state for line in list_sets(Catalog.load(tmp_path / "catalog.yaml"))}
+    assert (states["in_name"], states["in_folder"]) == ("there", "there")
+    assert states["lost"] == f"missing: {tmp_path}/gone"
+
+
 def test_what_the_field_counts() -> None:
     assert manifests()["imagenet"].images == {"train": 1_281_167, "val": 50_000}
     assert manifests()["coco"].files == {"instances_train2017.json": 118_287, "instances_val2017.json": 5_000}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pretrain.data.catalog import Catalog
-from pretrain.data.masks import IGNORE, MaskSet, check_masks, open_masks, voc_palette
+from pretrain.data.masks import IGNORE, MaskSet, check_masks, voc_palette
 from pretrain.errors import InputError
 
 
@@ -49,14 +49,14 @@ def test_values_are_classes_in_rising_order_without_the_ignored_one(folders: Cal
         (0, [IGNORE, 0, 1, 2, 0, 1]),
         (1, [0, IGNORE, 1, 2, IGNORE, 1]),
     ):
-        masks = open_masks(folders(stored, entry=f"classes: [a, b, c], ignore: {ignore}"), "two", "train")
+        masks = folders(stored, entry=f"classes: [a, b, c], ignore: {ignore}").masks("two", "train")
         assert masks.mask(0)[0].tolist() == expected
         assert masks.mask(0).dtype == np.uint8
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "I;16"])
 def test_indices_are_read_from_any_single_channel_mode(folders: Callable[..., Catalog], mode: str, tmp_path: Path):
-    masks = open_masks(folders(), "two", "train")
+    masks = folders().masks("two", "train")
     stored = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
     image = Image.fromarray(stored)
     if mode == "P":
@@ -73,7 +73,7 @@ def test_one_pass_counts_pixels_and_is_kept_until_a_file_changes(
     stored = np.zeros((4, 6), np.uint8)
     stored[0] = 255
     stored[1, :2] = 1
-    masks = open_masks(folders(stored), "two", "train")
+    masks = folders(stored).masks("two", "train")
     found = check_masks(masks, tmp_path / "cache")
     assert (found.pixels, found.ignored, found.median_short_side) == ((16, 2, 24), 6, 4.0)
     assert found.majority_miou == pytest.approx(100 * 24 / 42 / 3)
@@ -84,7 +84,7 @@ def test_one_pass_counts_pixels_and_is_kept_until_a_file_changes(
     monkeypatch.undo()
     save(tmp_path / "masks" / "2.png", np.full((4, 6), 9, np.uint8))
     with pytest.raises(InputError, match=r"2\.png holds label 9"):
-        check_masks(open_masks(folders(stored, second=False), "two", "train"), tmp_path / "cache")
+        check_masks(folders(stored, second=False).masks("two", "train"), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -100,39 +100,39 @@ def test_one_pass_counts_pixels_and_is_kept_until_a_file_changes(
 )
 def test_a_wrong_mask_is_named(folders: Callable[..., Catalog], tmp_path: Path, mask: np.ndarray, said: str):
     with pytest.raises(InputError, match=said):
-        check_masks(open_masks(folders(mask), "two", "train"), tmp_path / "cache")
+        check_masks(folders(mask).masks("two", "train"), tmp_path / "cache")
 
 
 def test_what_is_missing_or_damaged_is_named(folders: Callable[..., Catalog], tmp_path: Path):
     with pytest.raises(InputError, match=r"image .*2\.jpg has no mask at .*2\.png"):
-        open_masks(folders(second=False), "two", "train")
+        folders(second=False).masks("two", "train")
     catalog = folders()
     (tmp_path / "masks" / "1.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"mask .*1\.png cannot be read"):
-        check_masks(open_masks(catalog, "two", "train"), tmp_path / "cache")
+        check_masks(catalog.masks("two", "train"), tmp_path / "cache")
     (tmp_path / "images" / "1.jpg").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"image .*1\.jpg cannot be read"):
-        open_masks(catalog, "two", "train").image(0)
+        catalog.masks("two", "train").image(0)
     ignored = folders(np.full((4, 6), 2, np.uint8), entry="classes: [a, b], ignore: 2")
     with pytest.raises(InputError, match=r"every pixel of data set 'two', split 'train', is ignored"):
-        check_masks(open_masks(ignored, "two", "train"), tmp_path / "cache")
+        check_masks(ignored.masks("two", "train"), tmp_path / "cache")
 
 
 def test_sets_without_masks_splits_or_folders_are_refused(folders: Callable[..., Catalog], tmp_path: Path):
     catalog = folders()
     with pytest.raises(InputError, match="'shapes' has format 'shapes', which holds no class masks"):
-        open_masks(catalog, "shapes", "train")
+        catalog.masks("shapes", "train")
     with pytest.raises(InputError, match="unknown split of data set 'two' 'val'"):
-        open_masks(catalog, "two", "val")
+        catalog.masks("two", "val")
     with pytest.raises(InputError, match="'two' has 1 classes; segmentation takes 2 to 254"):
-        open_masks(folders(entry="classes: [a]"), "two", "train")
+        folders(entry="classes: [a]").masks("two", "train")
     with pytest.raises(InputError, match="3 classes but a palette of 1 colours"):
-        open_masks(folders(entry="classes: [a, b, c], palette: [[1, 2, 3]]"), "two", "train")
+        folders(entry="classes: [a, b, c], palette: [[1, 2, 3]]").masks("two", "train")
     (tmp_path / "catalog.yaml").write_text(
         "x: {format: masks, test: {images: nowhere, masks: masks}, classes: [a, b]}\n"
     )
     with pytest.raises(InputError, match=r"data set 'x', split 'test': no folder at .*/nowhere"):
-        open_masks(Catalog.load(tmp_path / "catalog.yaml"), "x", "test")
+        Catalog.load(tmp_path / "catalog.yaml").masks("x", "test")
 
 
 def test_suffixes_and_subfolders_pair_as_cityscapes_does(tmp_path: Path):
@@ -145,7 +145,7 @@ def test_suffixes_and_subfolders_pair_as_cityscapes_does(tmp_path: Path):
         "city: {format: masks, train: {images: img, masks: gt}, classes: [road, sky], "
         "image_suffix: _leftImg8bit.png, mask_suffix: _gtFine_labelTrainIds.png}\n"
     )
-    masks = open_masks(Catalog.load(tmp_path / "catalog.yaml"), "city", "train")
+    masks = Catalog.load(tmp_path / "catalog.yaml").masks("city", "train")
     assert [image.name for image, _ in masks.pairs] == ["aachen_1_leftImg8bit.png", "ulm_1_leftImg8bit.png"]
     assert masks.mask(1).tolist() == np.ones((4, 6), int).tolist()
 
@@ -163,13 +163,13 @@ def test_voc_layout_reads_segmentation_lists_and_prefers_the_augmented_masks(tmp
         "voc: {format: voc, root: VOCdevkit, train: [VOC2012/train], test: [VOC2012/val], val: [VOC2012/trainaug]}\n"
     )
     catalog = Catalog.load(tmp_path / "catalog.yaml")
-    train, test = open_masks(catalog, "voc", "train"), open_masks(catalog, "voc", "test")
+    train, test = catalog.masks("voc", "train"), catalog.masks("voc", "test")
     assert (train.classes[0], train.classes[20], len(train.classes)) == ("background", "tvmonitor", 21)
     assert (train.mask(0).max(), test.mask(0).max()) == (1, 20)
     with pytest.raises(InputError, match=r"no list at .*Segmentation/trainaug\.txt, which segmentation needs"):
-        open_masks(catalog, "voc", "val")
+        catalog.masks("voc", "val")
     save(home / "SegmentationClassAug" / "a.png", np.full((4, 6), 255, np.uint8))
-    assert open_masks(catalog, "voc", "train").mask(0).max() == IGNORE
+    assert catalog.masks("voc", "train").mask(0).max() == IGNORE
 
 
 def test_palette_is_the_devkits():
@@ -182,7 +182,7 @@ def test_palette_is_the_devkits():
 @pytest.mark.real_data
 def test_camvid_is_what_its_readme_says(real_data: Path, tmp_path: Path):
     catalog = Catalog.load(real_data / "catalog.yaml")
-    assert [len(open_masks(catalog, "camvid", split)) for split in ("train", "val", "test")] == [367, 101, 233]
-    found = check_masks(open_masks(catalog, "camvid", "test"), tmp_path)
+    assert [len(catalog.masks("camvid", split)) for split in ("train", "val", "test")] == [367, 101, 233]
+    found = check_masks(catalog.masks("camvid", "test"), tmp_path)
     assert sum(found.pixels) + found.ignored == 233 * 480 * 360
     assert (len(found.pixels), min(found.pixels) > 0, found.median_short_side) == (11, True, 360)

@@ -20,7 +20,7 @@ from pretrain.data.catalog import Catalog
 from pretrain.data.filelist import PACKAGED, packaged_names
 from pretrain.data.listing import list_files
 from pretrain.data.manifests import imagenet_classes
-from pretrain.data.torchvision_sets import SETS
+from pretrain.data.torchvision_facts import SETS
 from pretrain.errors import InputError
 
 

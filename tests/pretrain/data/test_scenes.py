@@ -12,7 +12,6 @@ from PIL import Image
 
 from pretrain.data.catalog import Catalog, ScenesEntry
 from pretrain.data.generated import image_rng
-from pretrain.data.objects import open_objects
 from pretrain.data.scenes import CLASSES, MOST_OBJECTS, draw_scene, materialise_scenes
 
 ENTRY = ScenesEntry(format="shapes-scenes", size=96, train=12, test=4, seed=5)
@@ -24,7 +23,7 @@ def catalog() -> Catalog:
 
 
 def test_the_tree_holds_what_was_drawn(catalog: Catalog) -> None:
-    objects = open_objects(catalog, "small", "train")
+    objects = catalog.objects("small", "train")
     assert (len(objects), objects.classes, objects.has_masks) == (12, CLASSES, True)
     for image in objects.images:
         assert 1 <= len(image.objects) <= MOST_OBJECTS

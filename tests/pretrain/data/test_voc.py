@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.data.catalog import Catalog
-from pretrain.data.objects import ObjectSet, open_objects
+from pretrain.data.objects import ObjectSet
 from pretrain.data.voc import read_voc
 from pretrain.errors import InputError
 
@@ -100,9 +100,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_sets_without_boxes_are_refused() -> None:
     with pytest.raises(InputError, match="format 'shapes', which holds no boxes"):
-        open_objects(Catalog(), "shapes", "train")
+        Catalog().objects("shapes", "train")
     with pytest.raises(InputError, match="unknown split of data set 'scenes' 'val'"):
-        open_objects(Catalog(), "scenes", "val")
+        Catalog().objects("scenes", "val")
 
 
 @pytest.mark.real_data
