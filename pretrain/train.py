@@ -29,7 +29,7 @@ from pretrain.optim import build_optimizer, cosine_momentum, learning_rates, loa
 from pretrain.progress import progress
 from pretrain.recipe import Recipe
 from pretrain.state import StateStore, refuse_other_run
-from pretrain.step import StepFigures, accumulate_gradients
+from pretrain.step import StepFigures, accumulate_gradients, bf16_is_slow
 from pretrain.views import two_view_loader
 
 log = logging.getLogger("fastmoco")
@@ -97,6 +97,11 @@ class _Training:
 
     def run(self, resume: bool) -> TrainResult:
         start = self._restore(resume)
+        if self.recipe.precision == "bf16" and self.ranks.is_main and bf16_is_slow(self.device):
+            log.warning(
+                "precision: bf16 takes about ten times as long as float32 on this processor, which has no AVX-512; "
+                "leave it out here"
+            )
         self.out.mkdir(parents=True, exist_ok=True)
         last: dict[str, float] = {}
         curves = Curves(self.out, resume_step=start + 1 if start else 0) if self.ranks.is_main else None

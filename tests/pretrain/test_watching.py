@@ -132,6 +132,21 @@ def test_a_collapse_warns_once_the_first_epoch_is_over(small_recipe, tmp_path, c
     assert all(float(spread) < 0.01 for _, spread in told)
 
 
+@pytest.mark.parametrize(("capability", "precision", "warns"), [
+    ("AVX2", "bf16", True),
+    ("AVX2", "float32", False),
+    ("AVX512", "bf16", False),
+    ("SVE256", "bf16", False),
+])  # fmt: skip
+def test_bf16_warns_where_the_processor_has_no_kernels_for_it(
+    small_recipe, tmp_path, caplog, monkeypatch, capability, precision, warns
+):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    with caplog.at_level("WARNING", logger="fastmoco"):
+        train(small_recipe(epochs=2, precision=precision), shapes(8), seed=0, out=tmp_path, device=CPU)
+    assert ("ten times as long as float32" in caplog.text) == warns
+
+
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_good_state(small_recipe, tmp_path):
     recipe = small_recipe(epochs=6, base_lr=1e30, clip_grad_norm=None, save_every_steps=1)
     with pytest.raises(RunFailedError, match=r"the loss is (nan|inf) at step \d+ of 60 \(epoch 1\)") as failure:
