@@ -143,7 +143,7 @@ def test_bf16_warns_where_the_processor_has_no_kernels_for_it(
 ):
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     with caplog.at_level("WARNING", logger="fastmoco"):
-        train(small_recipe(epochs=2, precision=precision), shapes(8), seed=0, out=tmp_path, device=CPU)
+        train(small_recipe(epochs=2, precision=precision), shapes(16), seed=0, out=tmp_path, device=CPU)
     assert ("ten times as long as float32" in caplog.text) == warns
 
 
