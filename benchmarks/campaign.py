@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 from benchmarks.request import RANDOM, CheckpointRef, Request
 from benchmarks.spec import CheckpointEntry, EvaluateEntry, PretrainEntry, Resources, SpecFile
 from evaluate.checkpoints.normalizations import preset
-from evaluate.task import resolve_protocol
+from evaluate.task import TASKS, resolve_protocol
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError, unknown
+from pretrain.errors import InputError
 from pretrain.files import sha256_of_file, write_json
 from pretrain.recipe import BOOKKEEPING, RECIPES, Recipe, resolve_recipe
 from pretrain.settings import Settings
@@ -133,7 +133,7 @@ class _Planner:
     def _pretrain(self, label: str, entry: PretrainEntry) -> Iterator[_Weights]:
         recipe = self._recipe(label, entry)
         with self.file.at("pretrain", label, "data"):
-            _check_format(self.catalog, "pretrain", entry.data)
+            self.catalog.demand(entry.data, "images")
             template = self._request(
                 kind="pretrain",
                 task="pretrain",
@@ -199,7 +199,7 @@ class _Planner:
         with self.file.at("evaluate", index, "set" if entry.protocol is None else "protocol"):
             protocol = resolve_protocol(entry.task, entry.protocol, entry.set)
         with self.file.at("evaluate", index, "data"):
-            _check_format(self.catalog, entry.task, entry.data)
+            self.catalog.demand(entry.data, TASKS[entry.task].data)
             template = self._request(
                 kind="evaluate",
                 task=entry.task,
@@ -225,33 +225,6 @@ class _Planner:
                     pack=entry.pack,
                 )
                 self.runs.setdefault(run.run_id, run)
-
-
-def check_backbones(runs: Iterable[PlannedRun]) -> None:
-    """Raise InputError for a backbone that does not exist, before anything runs; this takes torch's import."""
-    from pretrain.backbones import names
-
-    for run in runs:
-        checkpoint = run.request.checkpoint
-        name = run.request.settings["backbone"] if run.request.kind == "pretrain" else None
-        if checkpoint is not None and checkpoint.ref.startswith(RANDOM):
-            name = checkpoint.ref.removeprefix(RANDOM)
-        if name is not None and not name.startswith("timm:") and name not in names():
-            raise InputError(f"{run.label}: {unknown('backbone', name, [*names(), 'timm:MODEL'])}")
-
-
-_BOXES = ("voc", "coco", "shapes-scenes")
-_MASKS = ("voc", "masks", "shapes-scenes")
-
-
-def _check_format(catalog: Catalog, task: str, data: str) -> None:
-    """Find out before anything is trained that a data set cannot serve a task."""
-    form = catalog.entry(data).format
-    takes = {"detection": _BOXES, "segmentation": _MASKS}.get(task)
-    if takes is not None and form not in takes:
-        raise InputError(f"data set '{data}' has format '{form}', {task} takes {', '.join(takes)}")
-    if takes is None and form in ("coco", "masks", "shapes-scenes"):
-        raise InputError(f"data set '{data}' has format '{form}', which holds no labelled images as {task} needs them")
 
 
 def _changes(recipe: Recipe) -> str:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import show
-from benchmarks.campaign import PlannedRun, check_backbones
+from benchmarks.campaign import PlannedRun
 from benchmarks.lease import holder
 from benchmarks.opened import Campaign
+from benchmarks.precheck import check_weights
 from benchmarks.rundir import campaign_dir, is_done, note_cancelled, run_dir
 from benchmarks.status import survey
 from pretrain.errors import InputError
@@ -28,7 +29,7 @@ def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dic
     open_runs = [run for run in campaign.plan.runs if not is_done(campaign.root, run.run_id)]
     check_tables(campaign)
     if open_runs:
-        check_backbones(open_runs)
+        check_weights(campaign.file, open_runs)
     if campaign.cluster == "slurm":
         from benchmarks.launch import submit_campaign
 

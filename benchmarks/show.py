@@ -17,6 +17,7 @@ from benchmarks.campaign import Plan, PlannedRun
 from benchmarks.cost import Estimator
 from benchmarks.jobs import group
 from benchmarks.opened import Campaign
+from benchmarks.precheck import check_files
 from benchmarks.process import LOG, read_failure
 from benchmarks.rundir import campaign_dir, is_done, run_dir
 from benchmarks.sites import resources_of
@@ -37,9 +38,10 @@ _COLOURS = {
 
 
 def print_plan(campaign: Campaign) -> None:
-    """The graph, its jobs, and what is estimated for what is not done."""
+    """The graph, its jobs, and what is estimated for what is not done. Raises InputError as `check_files` does."""
     estimator = _estimator(campaign)
     rows = survey(campaign.plan, campaign.root)
+    check_files(campaign.file, [row.run for row in rows if row.state != "done"])
     table = Table("run", "state", "needs", "estimate", box=None, pad_edge=False)
     wall_s = gpu_hours = disk_bytes = 0.0
     unknown = 0

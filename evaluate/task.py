@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from evaluate.checkpoints.load import LoadedBackbone
-    from pretrain.data.catalog import Catalog
+    from pretrain.data.catalog import Catalog, Kind
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class TaskEntry:
         protocols: module with `PROTOCOLS` (name -> TaskProtocol) and `DEFAULT` (a name); it imports no torch.
         metric: the name of the metric that stands for the task in a summary.
         summary: one line for listings.
+        data: what it opens of a data set: "images" with labels, "objects" or "masks".
     """
 
     run: str
     protocols: str
     metric: str
     summary: str
+    data: Kind = "images"
 
 
 TASKS: dict[str, TaskEntry] = {
@@ -52,12 +54,14 @@ TASKS: dict[str, TaskEntry] = {
         "evaluate.protocols.detection",
         "AP",
         "object detection and instance segmentation with detectron2",
+        "objects",
     ),
     "segmentation": TaskEntry(
         "evaluate.segmentation.task:run",
         "evaluate.protocols.segmentation",
         "mIoU",
         "semantic segmentation with mmsegmentation, fine-tuned or as a linear probe",
+        "masks",
     ),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import RootModel
 
@@ -60,27 +60,31 @@ BUILT_IN: dict[str, Entry] = {
     "scenes": ScenesEntry(format="shapes-scenes", size=128, train=400, test=100, seed=0),
 }
 
-# What a set can be opened as: format -> "module:function" of the reader. A reader knows nothing of the catalog; it gets
-# the places, the set's name, its entry and the split.
-_IMAGES = {
-    "parquet": "pretrain.data.parquet:open_split",
-    "imagefolder": "pretrain.data.imagefolder:open_split",
-    "filelist": "pretrain.data.filelist:open_split",
-    "tar": "pretrain.data.tar:open_split",
-    "torchvision": "pretrain.data.torchvision_sets:open_split",
-    "voc": "pretrain.data.voc_labels:open_split",
-    "shapes": "pretrain.data.generated:open_split",
+# What a set can be opened as -> format -> "module:function" of the reader. A reader knows nothing of the catalog: it
+# gets the places, the set's name, its entry and the split.
+_READERS = {
+    "images": {
+        "parquet": "pretrain.data.parquet:open_split",
+        "imagefolder": "pretrain.data.imagefolder:open_split",
+        "filelist": "pretrain.data.filelist:open_split",
+        "tar": "pretrain.data.tar:open_split",
+        "torchvision": "pretrain.data.torchvision_sets:open_split",
+        "voc": "pretrain.data.voc_labels:open_split",
+        "shapes": "pretrain.data.generated:open_split",
+    },
+    "objects": {
+        "voc": "pretrain.data.voc:open_split",
+        "coco": "pretrain.data.coco:open_split",
+        "shapes-scenes": "pretrain.data.scenes:open_split",
+    },
+    "masks": {
+        "masks": "pretrain.data.masks:open_split",
+        "voc": "pretrain.data.masks:open_voc",
+        "shapes-scenes": "pretrain.data.scenes:open_masks",
+    },
 }
-_OBJECTS = {
-    "voc": "pretrain.data.voc:open_split",
-    "coco": "pretrain.data.coco:open_split",
-    "shapes-scenes": "pretrain.data.scenes:open_split",
-}
-_MASKS = {
-    "masks": "pretrain.data.masks:open_split",
-    "voc": "pretrain.data.masks:open_voc",
-    "shapes-scenes": "pretrain.data.scenes:open_masks",
-}
+_IN_WORDS = {"images": "labelled images", "objects": "boxes", "masks": "class masks"}
+Kind = Literal["images", "objects", "masks"]
 
 
 class _File(RootModel[dict[str, Entry]]):
@@ -128,7 +132,7 @@ class Catalog:
             InputError: no such data set, its format holds no labelled images, it lacks the split, or its files are
                 missing or not what the entry says.
         """
-        return self._open(_IMAGES, "labelled images", name, split)
+        return self._open("images", name, split)
 
     def objects(self, name: str, split: str) -> ObjectSet:
         """The images of one split with their boxes, classes and, where there are, masks of objects.
@@ -137,7 +141,7 @@ class Catalog:
             InputError: no such set or split, a format that holds no boxes, or a file that is missing or wrong (which,
                 and in which line).
         """
-        return self._open(_OBJECTS, "boxes", name, split)
+        return self._open("objects", name, split)
 
     def masks(self, name: str, split: str) -> MaskSet:
         """The images of one split with a class mask each.
@@ -146,7 +150,7 @@ class Catalog:
             InputError: no such set or split, a format without class masks, a missing folder or list, or an image whose
                 mask is missing, which is named.
         """
-        return self._open(_MASKS, "class masks", name, split)
+        return self._open("masks", name, split)
 
     def identity(self, name: str) -> str:
         """A hash that changes when the data does, made without decoding an image.
@@ -162,14 +166,23 @@ class Catalog:
 
         return entry_identity(self.places, name, self.entry(name))
 
-    def _open(self, readers: dict[str, str], what: str, name: str, split: str) -> Any:
+    def demand(self, name: str, kind: Kind) -> Entry:
+        """The entry of a data set that can be opened as `kind`; nothing of it is opened.
+
+        Raises:
+            InputError: no such data set, or its format holds nothing of the kind.
+        """
         entry = self.entry(name)
-        if entry.format not in readers:
+        if entry.format not in _READERS[kind]:
             raise InputError(
-                f"data set '{name}' has format '{entry.format}', which holds no {what}; "
-                f"formats that do: {', '.join(readers)}"
+                f"data set '{name}' has format '{entry.format}', which holds no {_IN_WORDS[kind]}; "
+                f"formats that do: {', '.join(_READERS[kind])}"
             )
+        return entry
+
+    def _open(self, kind: Kind, name: str, split: str) -> Any:
+        entry = self.demand(name, kind)
         if split not in entry.splits():
             raise unknown(f"split of data set '{name}'", split, entry.splits())
-        module, _, function = readers[entry.format].partition(":")
+        module, _, function = _READERS[kind][entry.format].partition(":")
         return getattr(importlib.import_module(module), function)(self.places, name, entry, split)

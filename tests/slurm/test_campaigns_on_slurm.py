@@ -166,18 +166,21 @@ def test_the_controller_is_restarted(commands: Any) -> None:
 
 
 def test_one_evaluation_fails_among_good_ones(commands: Any) -> None:
-    torn = commands.folder / "torn.safetensors"
-    torn.write_bytes(b"no weights")
+    torn = commands.folder / "torn" / "a" / "torn.jpg"
+    for split in ("torn/a", "torn/b"):
+        (commands.folder / split).mkdir(parents=True)
+        (commands.folder / split / "torn.jpg").write_bytes(b"no image")
+    with (commands.folder / "catalog.yaml").open("a") as catalog:
+        catalog.write("torn: {format: imagefolder, train: torn, test: torn}\n")
     spec = commands.spec(
-        "name: failing\ncheckpoints:\n  random: {backbone: cifar_resnet20, init: random}\n"
-        "  torn: {file: torn.safetensors}\n"
-        "evaluate: [{task: knn, data: tiny}]\nlaunch: {pack: 2, slurm: {timeout_min: 10}}\n"
+        "name: failing\ncheckpoints: {random: {backbone: cifar_resnet20, init: random}}\n"
+        "evaluate: [{task: knn, data: tiny}, {task: knn, data: torn}]\nlaunch: {pack: 2, slurm: {timeout_min: 10}}\n"
     )
     commands.submit(spec)
     commands.finish()
-    (good,), (bad,) = commands.runs("random"), commands.runs("torn")
+    (good,), (bad,) = commands.runs("-tiny-"), commands.runs("-torn-")
     assert (good / "result.json").exists()
-    assert "torn.safetensors" in json.loads((bad / "failed.json").read_text())["error"]
+    assert str(torn) in json.loads((bad / "failed.json").read_text())["error"]
     status = commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
     assert "1 done, 1 failed" in status
 
