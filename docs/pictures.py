@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import step_costs
@@ -19,9 +20,9 @@ FOLDER = Path(__file__).with_name("pictures")
 MEASURED = Path(str(plots.__file__)).with_name("measured")
 
 
-def measured_cifar10() -> str:
-    """The README's table as dots with their spread."""
-    figure = plots.task_dots(table("summary", load([MEASURED / "cifar10.jsonl"])))
+def dots(definition: str, rows: str) -> str:
+    """A table of measured rows as dots with their spread."""
+    figure = plots.task_dots(table(definition, load([MEASURED / rows])))
     assert figure is not None
     return on_white(figure)
 
@@ -56,8 +57,10 @@ def on_white(figure: Figure) -> str:
 
 PICTURES: dict[str, Callable[[], str]] = {
     "method.svg": method,
-    "measured_cifar10.svg": measured_cifar10,
+    "measured_cifar10.svg": partial(dots, "summary", "cifar10.jsonl"),
     "published_epochs.svg": published_epochs,
     "evidence_epochs.svg": evidence_epochs,
     "evidence_time.svg": evidence_time,
+    "evidence_ablation.svg": partial(dots, "evidence/ablation", "evidence_ablation.jsonl"),
+    "evidence_transfer.svg": partial(dots, "summary", "evidence_transfer.jsonl"),
 }

@@ -117,10 +117,8 @@ def accuracy_by_epochs(
     figure, axes = _figure(unit, curves.metric)
     for index, (name, points) in enumerate(curves.lines.items()):
         x = np.array([point.epochs for point in points]) * (pace[name] if pace else 1.0)
-        style = index % len(SERIES)
         axes.errorbar(x, [point.mean for point in points], yerr=[point.std or 0 for point in points], label=name,
-                      color=SERIES[style], linestyle=_DASHES[style], lw=1.8, marker=_MARKERS[style],
-                      ms=_SIZES[style], mec="white", mew=0.7, capsize=3, elinewidth=1.4)  # fmt: skip
+                      capsize=3, elinewidth=1.4, **_look(index))  # fmt: skip
     for name, (mean, _) in curves.levels.items():
         axes.axhline(mean, color=INK, lw=1.2, linestyle=(0, (1, 2)), label=name)
     axes.set_xscale("log", base=2)
@@ -253,6 +251,11 @@ def _legend(axes: Axes, loc: Any = "best") -> None:
 
 
 def _line(axes: Axes, index: int, x: Any, y: Any, label: str, every: int = 1) -> None:
+    axes.plot(x, y, label=label, markevery=every, **_look(index))
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Colour, dash and marker of the series of that number."""
     style = index % len(SERIES)
-    axes.plot(x, y, color=SERIES[style], linestyle=_DASHES[style], lw=1.8, marker=_MARKERS[style], ms=_SIZES[style],
-              mec="white", mew=0.7, label=label, markevery=every)  # fmt: skip
+    line = {"color": SERIES[style], "linestyle": _DASHES[style], "lw": 1.8}
+    return line | {"marker": _MARKERS[style], "ms": _SIZES[style], "mec": "white", "mew": 0.7}
