@@ -38,10 +38,8 @@ def test_help_imports_neither_torch_nor_pandas() -> None:
         "try: main()\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'pandas', 'submitit', 'numpy') if name in sys.modules])"
     )
-    began = time.monotonic()
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == "[]"
-    assert time.monotonic() - began < 2.0  # 0.1 s on an idle machine
 
 
 def test_planning_imports_no_torch(tmp_path: Path) -> None:

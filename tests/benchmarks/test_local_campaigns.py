@@ -62,9 +62,7 @@ def test_a_campaign_is_done_once(tmp_path: Path, cluster: str) -> None:
     assert "3 done" in told
     assert "tensorboard --logdir" in told
     assert "Summary" in told
-    began = time.monotonic()
     assert "3 runs: 3 done" in campaign.do("run", "--cluster", cluster)
-    assert time.monotonic() - began < 15  # 2 s on an idle machine
     assert all((run / "attempts.jsonl").read_text().count("start") == 1 for run in (campaign.root / "runs").iterdir())
     assert "3 done" in campaign.do("status")
 
