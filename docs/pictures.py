@@ -20,9 +20,9 @@ FOLDER = Path(__file__).with_name("pictures")
 MEASURED = Path(str(plots.__file__)).with_name("measured")
 
 
-def dots(definition: str, rows: str) -> str:
+def dots(definition: str, *files: str) -> str:
     """A table of measured rows as dots with their spread."""
-    figure = plots.task_dots(table(definition, load([MEASURED / rows])))
+    figure = plots.task_dots(table(definition, load([MEASURED / file for file in files])))
     assert figure is not None
     return on_white(figure)
 
@@ -61,6 +61,7 @@ PICTURES: dict[str, Callable[[], str]] = {
     "published_epochs.svg": published_epochs,
     "evidence_epochs.svg": evidence_epochs,
     "evidence_time.svg": evidence_time,
+    "evidence_forty.svg": partial(dots, "evidence/forty_epochs", "evidence_cifar10.jsonl", "evidence_semi.jsonl"),
     "evidence_ablation.svg": partial(dots, "evidence/ablation", "evidence_ablation.jsonl"),
     "evidence_transfer.svg": partial(dots, "summary", "evidence_transfer.jsonl"),
 }

@@ -1,6 +1,7 @@
 """Tables of measured rows inside Markdown files, made by the code that makes all tables: `python -m results.readme`.
 
-A block starts with `<!-- table NAME from FILE.jsonl -->`, FILE under results/measured/, and ends with `<!-- end -->`.
+A block starts with `<!-- table NAME from FILE.jsonl -->` (or `from FILE.jsonl and FILE.jsonl`), files under
+results/measured/, and ends with `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from results.store import load
 from results.tables import render
 
 MEASURED = Path(__file__).with_name("measured")
-_BLOCK = re.compile(r"(<!-- table (?P<name>\S+) from (?P<file>[\w.-]+\.jsonl) -->\n).*?(<!-- end -->)", re.DOTALL)
+_FILE = r"[\w.-]+\.jsonl"
+_BLOCK = re.compile(
+    rf"(?P<head><!-- table (?P<name>\S+) from (?P<files>{_FILE}(?: and {_FILE})*) -->\n).*?(?P<end><!-- end -->)",
+    re.DOTALL,
+)
 
 
 def refreshed(text: str) -> str:
     """The text with every block's table made anew from the committed rows. Raises InputError for an unknown table."""
 
     def table(block: re.Match[str]) -> str:
-        rows = load([MEASURED / block["file"]])
-        return f"{block[1]}\n{render(block['name'], rows, format='md').strip()}\n\n{block[4]}"
+        rows = load([MEASURED / file for file in block["files"].split(" and ")])
+        return f"{block['head']}\n{render(block['name'], rows, format='md').strip()}\n\n{block['end']}"
 
     return _BLOCK.sub(table, text)
 

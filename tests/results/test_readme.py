@@ -24,6 +24,14 @@ def test_a_table_that_was_changed_by_hand_is_put_right(repository: Path) -> None
     assert refreshed(changed) == text
 
 
+def test_a_table_may_take_the_rows_of_two_files() -> None:
+    one, two = "evidence_cifar10.jsonl", "evidence_semi.jsonl"
+    block = "<!-- table evidence/forty_epochs from {} -->\n<!-- end -->\n"
+    three, six = (refreshed(block.format(files)) for files in (one, f"{one} and {two}"))
+    assert re.search(r"^\| Fast-MoCo \|.*± \d\.\d\*\* \(3\)", three, re.MULTILINE)
+    assert re.search(r"^\| Fast-MoCo \|.*± \d\.\d\*\* \(6\)", six, re.MULTILINE)
+
+
 def test_measured_rows_are_whole_and_name_no_machine() -> None:
     files = sorted(MEASURED.glob("*.jsonl"))
     assert files
