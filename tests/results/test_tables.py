@@ -214,6 +214,7 @@ FILLED = {
     "paper/segmentation": ("Fast-MoCo", "Cityscapes", "76"),
     "evidence/epochs": ("Fast-MoCo", "linear 20", "51.5"),
     "evidence/ablation": ("2 × 2, r = 3", "linear", "49.5"),
+    "evidence/forty_epochs": ("Fast-MoCo", "kNN", "47.5"),
 }
 
 
@@ -228,8 +229,12 @@ def everything(full_campaign: Path, make_run, write_done) -> store.Store:
     ):
         run = make_run("r50", task=task, data=data, protocol=protocol, values=values, checkpoint=weights)
         write_done(full_campaign, run, [Metric(name=name, value=value) for name, value in metrics.items()])
-    for campaign, label, value in (("evidence_cifar10", "fast_moco_e20", 51.5), ("evidence_ablation", "r3", 49.5)):
-        run = make_run(label, task="linear", campaign=campaign)
+    for campaign, label, task, value in (
+        ("evidence_cifar10", "fast_moco_e20", "linear", 51.5),
+        ("evidence_ablation", "r3", "linear", 49.5),
+        ("evidence_semi", "fast_moco_e40", "knn", 47.5),
+    ):
+        run = make_run(label, task=task, campaign=campaign, run_id=f"{campaign}-{label}")
         write_done(full_campaign, run, [Metric(name="top1", value=value)])
     made = make_run(kind="pretrain", task="pretrain", protocol="tiny", run_id="pretrain-tiny", wall_s=7236.0)
     write_done(full_campaign, made.model_copy(update={"checkpoint": None}), [Metric(name="loss", value=1, unit="")])
