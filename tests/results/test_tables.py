@@ -229,12 +229,12 @@ def everything(full_campaign: Path, make_run, write_done) -> store.Store:
     ):
         run = make_run("r50", task=task, data=data, protocol=protocol, values=values, checkpoint=weights)
         write_done(full_campaign, run, [Metric(name=name, value=value) for name, value in metrics.items()])
-    for campaign, label, task, value in (
-        ("evidence_cifar10", "fast_moco_e20", "linear", 51.5),
-        ("evidence_ablation", "r3", "linear", 49.5),
-        ("evidence_semi", "fast_moco_e40", "knn", 47.5),
+    for campaign, label, task, value, of in (
+        ("evidence_cifar10", "fast_moco_e20", "linear", 51.5, {}),
+        ("evidence_ablation", "r3", "linear", 49.5, {}),
+        ("evidence_semi", "fast_moco_e40", "knn", 47.5, {"epoch": 40, "method": "fast_moco"}),
     ):
-        run = make_run(label, task=task, campaign=campaign, run_id=f"{campaign}-{label}")
+        run = make_run(label, task=task, campaign=campaign, run_id=f"{campaign}-{label}", checkpoint=of)
         write_done(full_campaign, run, [Metric(name="top1", value=value)])
     made = make_run(kind="pretrain", task="pretrain", protocol="tiny", run_id="pretrain-tiny", wall_s=7236.0)
     write_done(full_campaign, made.model_copy(update={"checkpoint": None}), [Metric(name="loss", value=1, unit="")])
