@@ -35,7 +35,9 @@ def check_files(file: SpecFile, runs: Sequence[PlannedRun]) -> None:
     with progress("look into checkpoints", len(files), unit="files") as bar:
         for label, one in files.items():
             try:
-                analyse(Path(one.ref), select=one.select, normalization=one.normalization).demand()
+                # The plan's digest: a folder of checkpoints is not read once more for it.
+                found = analyse(Path(one.ref), select=one.select, normalization=one.normalization, sha256=one.sha256)
+                found.demand()
             except InputError as error:
                 wrong[label] = error
             bar.advance()

@@ -28,19 +28,26 @@ from pretrain.handover import BackboneMetadata
 CONVERTED = "fastmoco"
 
 
-def analyse(path: Path, *, select: str | None = None, normalization: str | Mapping[str, Any] | None = None) -> Analysis:
+def analyse(
+    path: Path,
+    *,
+    select: str | None = None,
+    normalization: str | Mapping[str, Any] | None = None,
+    sha256: str | None = None,
+) -> Analysis:
     """Read a file's structure and decide.
 
     Args:
         path: a file in any known container.
         select: prefix or label of the encoder to take, wrappers written or left out.
         normalization: name of a preset or its values, where the file's own cannot be told or is known better.
+        sha256: of the file, where somebody has just read all of it for that.
 
     Raises:
         InputError: the file cannot be read at all, `select` names none of its encoders, or there is no such preset.
     """
     content = open_checkpoint(path)
-    sha256 = sha256_of_file(path)
+    sha256 = sha256 or sha256_of_file(path)
     states = find_states(content)
     encoders = find_encoders(states)
     top = frozenset(str(key) for key in content.root) if isinstance(content.root, dict) else frozenset()
