@@ -188,9 +188,8 @@ def task_dots(table: Table, *, most: int = 24) -> Figure | None:
             measured = table.cells[i][j].measured
             if measured is None:
                 continue
-            style = place % len(SERIES)
-            axis.errorbar(measured.mean, place, xerr=measured.std or 0, fmt=_MARKERS[style], ms=_SIZES[style],
-                          color=SERIES[style], mec="white", mew=0.7, capsize=3, elinewidth=1.4)  # fmt: skip
+            axis.errorbar(measured.mean, place, xerr=measured.std or 0, capsize=3, elinewidth=1.4,
+                          **_look(place) | {"linestyle": "none"})  # fmt: skip
         axis.set_title("\n".join(column.label), fontsize=9, color=INK)
         axis.set_xlabel(column.unit, fontsize=8.5)
         axis.margins(0.18)

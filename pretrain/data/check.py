@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +31,6 @@ from pretrain.data.places import Places
 from pretrain.errors import InputError
 from pretrain.progress import progress
 
-_PATTERN = set("*?[{")
 _LISTED = 10  # problems of one kind that are written out; the rest is a number
 
 
@@ -183,10 +181,8 @@ def _paths(places: Places, entry: Entry) -> Iterator[Path]:
     for split in entry.splits():
         value = getattr(entry, split)
         if isinstance(entry, ParquetEntry | TarEntry):
-            # A pattern stands for the folder that it starts in: its files are looked up when the set is opened.
-            for pattern in value:
-                plain = itertools.takewhile(lambda part: not _PATTERN & set(part), Path(pattern).parts)
-                yield places.resolve(Path(*plain))
+            # Not its files: they are looked up when the set is opened.
+            yield from map(places.beginning, value)
         elif isinstance(entry, ImageFolderEntry):
             yield places.resolve(value)
         else:

@@ -136,6 +136,10 @@ class VocEntry(SplitEntry):
     test: Paths | None = None
     classes: Literal["voc"] | tuple[str, ...] = "voc"
 
+    def class_names(self) -> tuple[str, ...]:
+        """The classes by name, in the order of their labels."""
+        return VOC_CLASSES if self.classes == "voc" else self.classes
+
 
 class CocoSplit(Settings):
     """A folder of images and the JSON that describes them.

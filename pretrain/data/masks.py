@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pretrain.data.entries import VOC_CLASSES, MasksEntry, VocEntry
+from pretrain.data.entries import MasksEntry, VocEntry
 from pretrain.data.places import Places
 from pretrain.errors import InputError
 from pretrain.files import canonical_hash, write_json
@@ -161,8 +161,8 @@ def open_split(places: Places, name: str, entry: MasksEntry, split: str) -> Mask
 
 def open_voc(places: Places, name: str, entry: VocEntry, split: str) -> MaskSet:
     """One split of a `voc` entry, with the masks in `SegmentationClass`. Raises InputError as `read_voc_masks` does."""
-    classes = VOC_CLASSES if entry.classes == "voc" else entry.classes
-    return read_voc_masks(places.resolve(entry.root), getattr(entry, split), classes, name=name, split=split)
+    root, lists = places.resolve(entry.root), getattr(entry, split)
+    return read_voc_masks(root, lists, entry.class_names(), name=name, split=split)
 
 
 def read_voc_masks(root: Path, lists: Sequence[str], objects: Sequence[str], *, name: str, split: str) -> MaskSet:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.errors import InputError
+
+_GLOB = "*?["
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,11 @@ class Places:
     def resolve(self, relative: str | Path) -> Path:
         """An absolute path: `~` is expanded, and what is relative is relative to the base."""
         return (self.base or Path.cwd()) / Path(relative).expanduser()
+
+    def beginning(self, pattern: str) -> Path:
+        """The path itself, or the folder that a pattern starts in: the parts before the first sign of one."""
+        plain = itertools.takewhile(lambda part: not set(_GLOB + "{") & set(part), Path(pattern).parts)
+        return self.resolve(Path(*plain))
 
     def files(self, patterns: Sequence[str], name: str) -> list[Path]:
         """The files that `patterns` mean: `{000..146}` and `{a,b}` are written out, then `*` and `?` are looked up.
@@ -34,7 +42,7 @@ class Places:
         paths: list[Path] = []
         for pattern in patterns:
             for plain in _braces(str(self.resolve(pattern))):
-                if any(sign in plain for sign in "*?["):
+                if any(sign in plain for sign in _GLOB):
                     found = sorted(glob.glob(plain))  # noqa: PTH207 - the pattern is absolute
                 else:
                     found = [plain] if Path(plain).is_file() else []

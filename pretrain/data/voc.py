@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from pretrain.data.entries import VOC_CLASSES, VocEntry
+from pretrain.data.entries import VocEntry
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet, checked_box
 from pretrain.data.places import Places
 from pretrain.errors import InputError, unknown
@@ -20,8 +20,7 @@ _SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG")
 
 def open_split(places: Places, name: str, entry: VocEntry, split: str) -> ObjectSet:
     """One split of a `voc` entry. Raises InputError as `read_voc` does."""
-    classes = VOC_CLASSES if entry.classes == "voc" else entry.classes
-    return read_voc(places.resolve(entry.root), getattr(entry, split), classes, name=name, split=split)
+    return read_voc(places.resolve(entry.root), getattr(entry, split), entry.class_names(), name=name, split=split)
 
 
 def read_voc(root: Path, lists: tuple[str, ...], classes: tuple[str, ...], *, name: str, split: str) -> ObjectSet:
