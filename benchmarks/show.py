@@ -64,8 +64,12 @@ def print_plan(campaign: Campaign) -> None:
     if not open_runs:
         return
     print(f"as SLURM jobs: {len(group(open_runs, campaign.launch))}")
-    known = f"{clock(wall_s)} of work one after the other, {gpu_hours:.3g} GPU-hours"
-    print(f"estimate: {known}" + (f", and {unknown} runs of which nothing tells the time" if unknown else ""))
+    told = []
+    if unknown < len(open_runs):
+        told.append(f"{clock(wall_s)} of work one after the other, {gpu_hours:.3g} GPU-hours")
+    if unknown:
+        told.append(f"{unknown} run{'s' * (unknown > 1)} of which nothing tells the time (the spec's 'estimate' may)")
+    print(f"estimate: {', and '.join(told)}")
     print(f"disk: about {disk_bytes / 2**20:,.0f} MiB, the cache of features not counted")
 
 

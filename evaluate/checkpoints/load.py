@@ -47,6 +47,7 @@ def load_backbone(
     select: str | None = None,
     normalization: str | Mapping[str, Any] | None = None,
     seed: int = 0,
+    tell: bool = True,
 ) -> LoadedBackbone:
     """Load `FILE` or `random:BACKBONE`. Nothing in the file is run.
 
@@ -55,6 +56,7 @@ def load_backbone(
         select: the prefix of the encoder to take where a file holds several.
         normalization: to use in place of the file's: name of a preset (`evaluate.checkpoints.normalizations.PRESETS`),
             or its `mean`, `std` and `channels`.
+        tell: log what the file was recognised as, and its warnings.
 
     Raises:
         InputError: no such file, a format that is not known, or a trunk of which a single tensor is missing, has the
@@ -73,12 +75,13 @@ def load_backbone(
         return LoadedBackbone(_frozen(module), metadata, ref, backbones.fingerprint(module), "random")
     found = analyse(Path(ref), select=select, normalization=normalization)
     found.demand()
-    for warning in found.warnings:
+    for warning in found.warnings if tell else ():
         log.warning("%s: %s", ref, warning)
     metadata = metadata_of(found)
     module = backbones.build(metadata.backbone, padding=metadata.padding, stride_in_1x1=metadata.stride_in_1x1)
     _fill(module, found)
-    log.info("%s: %s, %s from '%s' (%s)", ref, found.format.name, metadata.backbone, found.prefix or "", found.why)
+    if tell:
+        log.info("%s: %s, %s from '%s' (%s)", ref, found.format.name, metadata.backbone, found.prefix or "", found.why)
     return LoadedBackbone(_frozen(module), metadata, ref, found.sha256, found.format.name)
 
 

@@ -63,17 +63,21 @@ def test_a_trunk_whose_weights_move_fails_a_frozen_run(
 
 @pytest.mark.parametrize("what", ["a weight", "a statistic"])
 def test_a_tensor_that_did_not_come_from_the_file_fails_the_run(
-    make_job, tmp_path, monkeypatch: pytest.MonkeyPatch, what: str
+    make_job, tmp_path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
+    caplog.set_level("INFO", logger="fastmoco")
     path = tmp_path / "backbone.safetensors"
     tensors = backbones.build("cifar_resnet20").state_dict()
     write_backbone(path, tensors, BackboneMetadata(backbone="cifar_resnet20", method="test"))
     whole = load_backbone(path)
+    assert "cifar_resnet20" in caplog.text
+    caplog.clear()
     guards.check_weights_are_the_files(whole)
+    assert not caplog.records  # what the file is was said when it was loaded
 
-    def forgetful(ref, *, select=None, seed=0) -> LoadedBackbone:
+    def forgetful(ref, *, select=None, seed=0, tell=True) -> LoadedBackbone:
         """As a loader with `strict=False` would: one tensor keeps what it was drawn with."""
-        found = load_backbone(ref, select=select, seed=seed)
+        found = load_backbone(ref, select=select, seed=seed, tell=tell)
         generator = torch.Generator().manual_seed(seed)
         state = found.module.state_dict()
         name = next(key for key in state if key.endswith("running_mean" if what == "a statistic" else "weight"))
