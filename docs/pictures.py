@@ -62,6 +62,7 @@ PICTURES: dict[str, Callable[[], str]] = {
     "evidence_epochs.svg": evidence_epochs,
     "evidence_time.svg": evidence_time,
     "evidence_forty.svg": partial(dots, "evidence/forty_epochs", "evidence_cifar10.jsonl", "evidence_semi.jsonl"),
+    "evidence_tenth.svg": partial(dots, "evidence/tenth_of_labels", "evidence_semi.jsonl"),
     "evidence_ablation.svg": partial(dots, "evidence/ablation", "evidence_ablation.jsonl"),
     "evidence_transfer.svg": partial(dots, "summary", "evidence_transfer.jsonl"),
 }

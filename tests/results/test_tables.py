@@ -215,6 +215,8 @@ FILLED = {
     "evidence/epochs": ("Fast-MoCo", "linear 20", "51.5"),
     "evidence/ablation": ("2 × 2, r = 3", "linear", "49.5"),
     "evidence/forty_epochs": ("Fast-MoCo", "kNN", "47.5"),
+    "evidence/semi_lrs": ("random weights", "trunk 0.2, head 0.05", "43.5"),
+    "evidence/tenth_of_labels": ("one positive a view (MoCo)", "fine-tuned 5,000 labels", "54.5"),
 }
 
 
@@ -229,12 +231,16 @@ def everything(full_campaign: Path, make_run, write_done) -> store.Store:
     ):
         run = make_run("r50", task=task, data=data, protocol=protocol, values=values, checkpoint=weights)
         write_done(full_campaign, run, [Metric(name=name, value=value) for name, value in metrics.items()])
-    for campaign, label, task, value, of in (
-        ("evidence_cifar10", "fast_moco_e20", "linear", 51.5, {}),
-        ("evidence_ablation", "r3", "linear", 49.5, {}),
-        ("evidence_semi", "fast_moco_e40", "knn", 47.5, {"epoch": 40, "method": "fast_moco"}),
+    lrs = {"trunk_lr": {"ten": 0.2}, "head_lr": {"ten": 0.05}}
+    for campaign, label, task, value, of, protocol in (
+        ("evidence_cifar10", "fast_moco_e20", "linear", 51.5, {}, {}),
+        ("evidence_ablation", "r3", "linear", 49.5, {}, {}),
+        ("evidence_semi", "fast_moco_e40", "knn", 47.5, {"epoch": 40, "method": "fast_moco"}, {}),
+        ("evidence_semi_tuning", "random", "semi", 43.5, {}, {"values": lrs}),
+        ("evidence_semi", "moco", "semi", 54.5, {}, {}),
     ):
-        run = make_run(label, task=task, campaign=campaign, run_id=f"{campaign}-{label}", checkpoint=of)
+        run_id = f"{campaign}-{label}"
+        run = make_run(label, task=task, campaign=campaign, run_id=run_id, checkpoint=of, **protocol)
         write_done(full_campaign, run, [Metric(name="top1", value=value)])
     made = make_run(kind="pretrain", task="pretrain", protocol="tiny", run_id="pretrain-tiny", wall_s=7236.0)
     write_done(full_campaign, made.model_copy(update={"checkpoint": None}), [Metric(name="loss", value=1, unit="")])
