@@ -65,7 +65,8 @@ def build(name: str, definition: Definition, store: Store) -> Table:
                 contestants.append((cell, evidence))
             notes += [f"{row.label}, {head.name}: {why}" for why in cell.why]
             line.append(cell)
-        if definition.test and column.quantity is None and (sentence := embolden(head, contestants)):
+        tested = definition.test and column.quantity is None
+        if tested and (sentence := embolden(head, contestants, column.tuned)):
             told.setdefault(sentence, []).append(head.name)
     rule = f"Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ {ALPHA})."
     bold = any(cell.bold for line in cells for cell in line)

@@ -71,7 +71,7 @@ SCHEMA = pa.schema([*RUN_SCHEMA, *METRIC_SCHEMA])
 
 _PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII).fullmatch
 # What a protocol says of its numbers changes no number.
-_PROSE = frozenset({"name", "source", "sources"})
+PROSE = frozenset({"name", "source", "sources"})
 
 
 class TextOf:
@@ -97,7 +97,7 @@ class TextOf:
         """First 8 digits of the hash of a protocol's name and values."""
         key = (name, values_text)
         if key not in self._hashes:
-            values = {key: value for key, value in json.loads(values_text).items() if key not in _PROSE}
+            values = {key: value for key, value in json.loads(values_text).items() if key not in PROSE}
             self._hashes[key] = canonical_hash({"name": name, "values": values})[:8]
         return self._hashes[key]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pretrain.errors import InputError
 from results import stats
 from results.measuring import Evidence, refuse_mixture
@@ -10,15 +12,16 @@ from results.table import Cell, Column
 ALPHA = 0.05
 
 
-def embolden(column: Column, cells: list[tuple[Cell, Evidence]]) -> str | None:
+def embolden(column: Column, cells: list[tuple[Cell, Evidence]], tuned: Sequence[str] = ()) -> str | None:
     """Mark the best cells of a column bold; the sentence that says how that was told, None when nothing was to tell.
 
-    `cells`: each cell that holds a number fit for comparison, with what it is made of.
+    `cells`: each cell that holds a number fit for comparison, with what it is made of. `tuned`: settings of the
+    protocol that were chosen for each row, in which rows may differ.
     """
     if len(cells) < 2:
         return None
     try:
-        refuse_mixture([row for _, evidence in cells for row in evidence.rows])
+        refuse_mixture([row for _, evidence in cells for row in evidence.rows], tuned)
         tests, how = _against_best(column, cells)
     except InputError as refusal:
         return f"nothing is bold. {str(refusal)[0].upper()}{str(refusal)[1:]}."
@@ -27,7 +30,8 @@ def embolden(column: Column, cells: list[tuple[Cell, Evidence]]) -> str | None:
     cells[best][0].bold = True
     for (index, _), p in zip(tests, corrected, strict=True):
         cells[index][0].bold = p >= ALPHA
-    return f"{len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best by {how}."
+    chosen = f"; each row at the {' and '.join(tuned)} chosen for it" if tuned else ""
+    return f"{len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best by {how}{chosen}."
 
 
 def _best(column: Column, cells: list[tuple[Cell, Evidence]]) -> int:

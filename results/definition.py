@@ -61,6 +61,8 @@ class ColumnDefinition(_Filtered):
         published, measured: filters added to the table's own.
         protocol: names of protocols that count as on-protocol here (any, when left out).
         require: values of the protocol that an on-protocol run must have, by dotted key.
+        tuned: settings of the protocol, by dotted key, that were chosen for each row on held-out images: rows that
+            differ in these alone are compared, and the table says so. The runs of one cell must still agree in them.
         selection: "last", "held_out" or "best"; left out, the first of these that any run has.
         quantity: in place of a metric.
         unit, digits, higher_is_better: of the numbers; left out, the metric's and the table's.
@@ -69,6 +71,7 @@ class ColumnDefinition(_Filtered):
     label: str
     protocol: list[str] | None = None
     require: Filter | None = None
+    tuned: list[str] = []
     selection: Selection | None = None
     quantity: Quantity | None = None
     unit: str | None = None

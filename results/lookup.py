@@ -6,12 +6,16 @@ is asked for is indexed once.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+
+from pretrain.files import canonical_hash
+from results.columns import PROSE
 
 Row = dict[str, Any]
 Filter = Mapping[str, Any]
@@ -73,6 +77,19 @@ def _value(row: Row, key: str) -> Any:
     for part in path.split("."):
         place = place.get(part) if isinstance(place, Mapping) else None
     return place
+
+
+def settings_without(row: Row, keys: Sequence[str]) -> str:
+    """A hash of the protocol's settings but for those of dotted `keys` and for its prose."""
+    values = copy.deepcopy(_parsed(row["protocol_values"] or "{}"))
+    for key in [*keys, *PROSE]:
+        *path, last = key.split(".")
+        place = values
+        for part in path:
+            place = place.get(part) if isinstance(place, Mapping) else None
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return canonical_hash(values)[:8]
 
 
 @functools.lru_cache(maxsize=4096)

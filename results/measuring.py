@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pretrain.errors import InputError
 from results import stats
 from results.answers import answers
-from results.lookup import Row
+from results.lookup import Row, settings_without
 from results.table import Measured
 
 # What all rows behind one number, and both sides of a comparison, must share: column of the store -> the word for it.
@@ -26,10 +26,16 @@ MUST_AGREE = {
 }
 
 
-def refuse_mixture(rows: Sequence[Row]) -> None:
-    """Raise InputError, with the reason, unless all rows measure the same thing in the same way."""
+def refuse_mixture(rows: Sequence[Row], tuned: Sequence[str] = ()) -> None:
+    """Raise InputError, with the reason, unless all rows measure the same thing in the same way.
+
+    `tuned`: dotted keys of the protocol's settings in which they may differ.
+    """
     for column, word in MUST_AGREE.items():
-        found = sorted({str(row[column]) for row in rows if row[column] is not None})
+        if column == "protocol_hash" and tuned:
+            found = sorted({settings_without(row, tuned) for row in rows})
+        else:
+            found = sorted({str(row[column]) for row in rows if row[column] is not None})
         if len(found) > 1:
             shown = ", ".join(value[:12] for value in found)
             raise InputError(f"these runs differ in {word} ({shown}): a mean or a comparison of them says nothing")

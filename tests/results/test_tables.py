@@ -184,6 +184,34 @@ def test_every_mark_with_its_legend(marked: tuple[str, store.Store]) -> None:
     assert not any(int(cell["bold"]) for cell in written.values())
 
 
+def test_rows_are_compared_across_a_setting_only_where_the_table_says_it_was_chosen_for_each(
+    tmp_path: Path, make_run, write_done
+) -> None:
+    for label, lr, values in (("a", 0.6, (60, 61, 62)), ("b", 0.2, (50, 51, 52))):
+        for pretraining, value in enumerate(values):
+            settings = {"trunk_lr": {"ten": lr}, "momentum": 0.9}
+            run = make_run(label, task="semi", pretrain_seed=pretraining, values=settings)
+            write_done(tmp_path / "root", run, [Metric(name="top1", value=value)])
+    found = store.load([tmp_path / "root"])
+
+    def rendered(tuned: str) -> str:
+        definition = tmp_path / "mine.yaml"
+        definition.write_text(
+            "title: Mine\ncheckpoints: true\nmeasured: {task: semi}\n"
+            f"columns: [{{label: semi, measured: {{metric: top1}}{tuned}}}]\n"
+        )
+        return tables.render(str(definition), found, format="md")
+
+    refused = "nothing is bold. These runs differ in setting of the protocol"
+    assert refused in rendered("")
+    assert refused in rendered(", tuned: [momentum]")
+    text = rendered(", tuned: [trunk_lr.ten]")
+    assert "| a | **61.0 ± 1.0** (3) |" in text
+    assert "| b | 51.0 ± 1.0 (3) |" in text
+    assert "- semi: 1 comparison with the best by " in text
+    assert "; each row at the trunk\\_lr.ten chosen for it." in text
+
+
 def test_published_numbers_say_how_near_their_protocol_is(tmp_path: Path) -> None:
     tmp_path.joinpath("empty").mkdir()
     nothing = store.load([tmp_path / "empty"])
