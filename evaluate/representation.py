@@ -41,6 +41,11 @@ def laid_out(backbone: Backbone, device: torch.device) -> Backbone:
     return copy.deepcopy(backbone).to(device).eval()
 
 
+def laid_out_images(images: Tensor) -> Tensor:
+    """(B, C, H, W), laid out as a backbone's kernels on that device are: channels last on a CPU, else untouched."""
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+
+
 def represent(backbone: Backbone, images: Tensor, *, layers: int = 1, patch_average: bool = False) -> Tensor:
     """(B, C, H, W) -> (B, D'), features of the last `layers` stages or blocks, concatenated, last one last.
 
@@ -56,8 +61,7 @@ def represent(backbone: Backbone, images: Tensor, *, layers: int = 1, patch_aver
 
 def represent_many(backbone: Backbone, images: Tensor, wanted: list[tuple[int, bool]]) -> list[Tensor]:
     """`represent` for several (layers, patch_average) at once, from one forward pass."""
-    if images.device.type == "cpu":
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = laid_out_images(images)
     if wanted == [(1, False)]:
         return [backbone(images)]
     deepest = max(layers for layers, _average in wanted)

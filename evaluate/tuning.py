@@ -19,6 +19,7 @@ from evaluate.guards import EachOnce, check_weights_are_the_files
 from evaluate.inputs import batches, main_metric, test_input
 from evaluate.probe import last_and_best
 from evaluate.protocols.finetune import TunedProtocol
+from evaluate.representation import laid_out_images
 from evaluate.task import Job
 from evaluate.train_data import probe_transform
 from evaluate.training import Subject, Training, clear_state
@@ -112,7 +113,7 @@ class Tuned(Subject):
             for module in self.module.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-        return self._laid_out(images)
+        return laid_out_images(images)
 
     @torch.no_grad()
     def measure(self) -> np.ndarray:
@@ -139,7 +140,4 @@ class Tuned(Subject):
         return predictions
 
     def _logits(self, inputs: Tensor) -> np.ndarray:
-        return self.module.head(self.module.trunk(self._laid_out(inputs.to(self.device)))).cpu().numpy()
-
-    def _laid_out(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self.device.type == "cpu" else images
+        return self.module.head(self.module.trunk(laid_out_images(inputs.to(self.device)))).cpu().numpy()

@@ -73,8 +73,12 @@ def _value(row: Row, key: str) -> Any:
         return row[key]
     table, _, path = key.partition(".")
     text = row[f"{table}_values"]
-    place = _parsed(text) if isinstance(text, str) else None
-    for part in path.split("."):
+    return _at(_parsed(text) if isinstance(text, str) else None, path.split("."))
+
+
+def _at(place: Any, path: Sequence[str]) -> Any:
+    """What lies at a path of keys inside nested mappings; None where nothing does."""
+    for part in path:
         place = place.get(part) if isinstance(place, Mapping) else None
     return place
 
@@ -84,11 +88,9 @@ def settings_without(row: Row, keys: Sequence[str]) -> str:
     values = copy.deepcopy(_parsed(row["protocol_values"] or "{}"))
     for key in [*keys, *PROSE]:
         *path, last = key.split(".")
-        place = values
-        for part in path:
-            place = place.get(part) if isinstance(place, Mapping) else None
-        if isinstance(place, dict):
-            place.pop(last, None)
+        holder = _at(values, path)
+        if isinstance(holder, dict):
+            holder.pop(last, None)
     return canonical_hash(values)[:8]
 
 
