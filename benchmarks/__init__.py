@@ -1,1 +1,1 @@
-"""Which checkpoints meet which tasks, where and when."""
+"""Which checkpoints meet which tasks, where and when; the numbers themselves are made in `evaluate`."""

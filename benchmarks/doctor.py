@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import evaluate.detection
 import evaluate.segmentation.library
-from benchmarks.provenance import code_version
-from benchmarks.slurm import is_here, partitions
-from pretrain.errors import InputError
+from benchmarks.launch.slurm import is_here, partitions
+from benchmarks.run.provenance import code_version
+from pretrain.runtime.errors import InputError
 
 _CORE = ("torch", "torchvision", "numpy", "pydantic", "pandas", "submitit", "simplejpeg", "scikit-learn")
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from benchmarks.spec import CampaignSpec
+from benchmarks.campaign.spec import CampaignSpec
 from evaluate.task import TASKS, protocols
 from pretrain.data.entries import Entry
-from pretrain.errors import unknown
-from pretrain.recipe import RECIPES
-from results.definition import Definition
+from pretrain.recipes import RECIPES
+from pretrain.runtime.errors import unknown
+from results.tables.definition import Definition
 
 FOLDER = Path(__file__).with_name("schemas")
 TITLES = {
@@ -91,9 +91,9 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
 
 def models(name: str) -> list[type[BaseModel]]:
     """The models that a schema is made of; the bases they share are left out."""
-    from benchmarks import spec
+    from benchmarks.campaign import spec
     from pretrain.data import entries
-    from results import definition
+    from results.tables import definition
 
     module = {"spec": spec, "catalog": entries, "table": definition}[name]
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, BaseModel)]

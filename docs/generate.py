@@ -23,9 +23,9 @@ from benchmarks.cli import app
 from benchmarks.schema import TITLES, schema, shipped
 from evaluate.checkpoints.formats import FORMATS, PLAIN
 from evaluate.task import TASKS
-from pretrain.files import write_text
+from pretrain.runtime.files import write_text
 from results.readme import refreshed
-from results.store import COLUMNS
+from results.store.store import COLUMNS
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference"
@@ -59,8 +59,8 @@ def columns_page() -> str:
     """Every column of the rows."""
     rows = [[f"`{name}`", cell(text)] for name, text in COLUMNS.items()]
     intro = (
-        "`results.store.load([...])` gives one metric of one run a row, in these columns; filters of table definitions "
-        "name them. The file it is read from, `result.json`, has the same content as a tree.\n"
+        "`results.store.store.load([...])` gives one metric of one run a row, in these columns; filters of table "
+        "definitions name them. The file it is read from, `result.json`, has the same content as a tree.\n"
     )
     return NOTE + "\n".join(["# Columns of the rows\n", intro, table(["column", "what it holds"], rows)])
 

@@ -9,9 +9,9 @@ from markdown_parts import NOTE, cell, table, value_cell
 from pydantic import BaseModel
 
 from benchmarks.schema import attributes, models, schema, summary
-from pretrain.backbones import build, names
-from results.definition import definitions, load_definition
-from results.published import PUBLISHED_COLUMNS
+from pretrain.backbones.registry import build, names
+from results.store.published import PUBLISHED_COLUMNS
+from results.tables.definition import definitions, load_definition
 
 
 def catalog_page() -> str:

@@ -9,8 +9,8 @@ from markdown_parts import NOTE, cell, flat, folded, table, value_cell
 
 from benchmarks.schema import attributes, summary
 from evaluate.task import TASKS, protocols
-from pretrain.recipe import RECIPES
-from pretrain.settings import Settings
+from pretrain.recipes import RECIPES
+from pretrain.runtime.settings import Settings
 
 _WORDS = ("name", "source", "sources")
 

@@ -11,13 +11,13 @@ import step_costs
 from drawing import method
 from matplotlib.figure import Figure
 
-from results import plots
-from results.epochs import accuracy_by_epochs
-from results.store import load
-from results.tables import table
+from results.readme import MEASURED
+from results.report import plots
+from results.report.epochs import accuracy_by_epochs
+from results.store.store import load
+from results.tables.named import table
 
 FOLDER = Path(__file__).with_name("pictures")
-MEASURED = Path(str(plots.__file__)).with_name("measured")
 
 
 def dots(definition: str, *files: str) -> str:

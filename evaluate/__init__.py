@@ -1,1 +1,1 @@
-"""Downstream tasks: what a checkpoint is worth, one file a task."""
+"""Downstream tasks, one file each: what a checkpoint is worth; their machinery is in the folders."""

@@ -20,18 +20,18 @@ import numpy as np
 import torch
 
 from evaluate.checkpoints.load import LoadedBackbone, load_backbone
-from evaluate.features import Features
-from evaluate.features import extract as extract_features
+from evaluate.frozen.features import Features
+from evaluate.frozen.features import extract as extract_features
 from evaluate.inputs import test_input
 from evaluate.knn import neighbours, usable_ks, vote
 from evaluate.metrics import top_classes
 from evaluate.protocols.knn import PROTOCOLS as KNN_PROTOCOLS
 from evaluate.task import Job, resolve_protocol, run
-from pretrain.data.cache import cache_root
 from pretrain.data.catalog import Catalog
 from pretrain.data.images import ImageSet
-from pretrain.data.transforms import TestTransform
-from pretrain.errors import InputError
+from pretrain.runtime.cache import cache_root
+from pretrain.runtime.errors import InputError
+from pretrain.transforms import TestTransform
 from results.row import Metric
 
 __all__ = ["Catalog", "Features", "LoadedBackbone", "extract", "knn_top1", "load_backbone", "measure"]

@@ -12,9 +12,9 @@ import numpy as np
 from torch import nn
 
 from evaluate.checkpoints.load import LoadedBackbone, load_backbone
-from pretrain.backbones import fingerprint
+from pretrain.backbones.registry import fingerprint
 from pretrain.data.images import ImageSet
-from pretrain.errors import InputError, RunFailedError
+from pretrain.runtime.errors import InputError, RunFailedError
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from evaluate.guards import check_labels, check_same_classes
 from evaluate.protocols.images import ImageProtocol
 from evaluate.task import Job
+from pretrain.backbones.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
 from pretrain.data.torchvision_facts import facts
-from pretrain.data.transforms import TestTransform, test_transform
-from pretrain.errors import InputError
-from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from pretrain.runtime.errors import InputError
+from pretrain.transforms import TestTransform, test_transform
 
 log = logging.getLogger("fastmoco")
 

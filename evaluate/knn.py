@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from evaluate import metrics
-from evaluate.features import Features
+from evaluate.frozen.features import Features
+from evaluate.frozen.nearest import Found, by_products, largest, lengths
+from evaluate.frozen.probe_data import job_features
 from evaluate.guards import EachOnce
-from evaluate.nearest import Found, by_products, largest, lengths
-from evaluate.probe_data import job_features
 from evaluate.protocols.knn import PROTOCOLS, KnnProtocol
 from evaluate.task import Job
-from pretrain.errors import InputError
-from pretrain.progress import progress
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.progress import progress
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")
@@ -83,8 +83,9 @@ def neighbours(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(start, similarity (Q, k), index (Q, k)) for each chunk of queries in order, the most similar first.
 
-    Exact: every pair is compared (see `evaluate.nearest`). A chunk of queries meets the training images block by block
-    and keeps its k best, so memory is one chunk, one block and their (Q, M) similarities. Results are on the CPU.
+    Exact: every pair is compared (see `evaluate.frozen.nearest`). A chunk of queries meets the training images block
+    by block and keeps its k best, so memory is one chunk, one block and their (Q, M) similarities. Results are on the
+    CPU.
     """
     l2_normalize, train_block = protocol.l2_normalize, protocol.train_block
     for start, chunk in queries.blocks(protocol.query_chunk):

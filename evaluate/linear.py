@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from evaluate import probe, sweep
+from evaluate.frozen import sweep
 from evaluate.protocols.linear import SweepProtocol
 from evaluate.task import Job
+from evaluate.trained import probe
 from results.row import Metric
 
 
 def run(job: Job) -> list[Metric]:
-    """The metrics of `evaluate.sweep` for a protocol on cached features, of `evaluate.probe` for one on images."""
+    """The metrics, by `frozen.sweep` for a protocol on cached features and by `trained.probe` for one on images."""
     return sweep.run(job) if isinstance(job.protocol, SweepProtocol) else probe.run(job)

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save
 
 from evaluate import metrics
-from evaluate.features import Features
-from evaluate.probe_data import JobFeatures, job_features, split_off
+from evaluate.frozen.features import Features
+from evaluate.frozen.probe_data import JobFeatures, job_features, split_off
+from evaluate.frozen.regression import Objective, Part, fit
 from evaluate.protocols.logreg import LogregProtocol
-from evaluate.regression import Objective, Part, fit
 from evaluate.task import Job
-from pretrain.files import write_bytes, write_json
-from pretrain.interrupt import stop_request
-from pretrain.progress import progress
+from pretrain.runtime.files import write_bytes, write_json
+from pretrain.runtime.interrupt import stop_request
+from pretrain.runtime.progress import progress
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pretrain.files import replacing
+from pretrain.runtime.files import replacing
 from results.row import Metric
 
 Selection = Literal["last", "best", "held_out"]

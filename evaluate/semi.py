@@ -13,10 +13,10 @@ import numpy as np
 from evaluate.inputs import job_images
 from evaluate.protocols.semi import PROTOCOLS, SemiProtocol
 from evaluate.task import Job
-from evaluate.tuning import tune
+from evaluate.trained.tuning import tune
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import few
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")
@@ -25,7 +25,7 @@ LISTED = {1: 12_811, 10: 128_116}  # images in SimCLR's lists, and in an entry m
 
 
 def run(job: Job) -> list[Metric]:
-    """Accuracy after the last epoch (`last`) and after the best one (`best`); see `evaluate.tuning.tune`."""
+    """Accuracy after the last epoch (`last`) and after the best one (`best`); see `evaluate.trained.tuning.tune`."""
     protocol = job.protocol
     assert isinstance(protocol, SemiProtocol)
     train, test = job_images(job)

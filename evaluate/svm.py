@@ -14,14 +14,14 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
 from evaluate import metrics
-from evaluate.features import Features
-from evaluate.probe_data import job_features
+from evaluate.frozen.features import Features
+from evaluate.frozen.probe_data import job_features
 from evaluate.protocols.svm import SvmProtocol
 from evaluate.task import Job
-from pretrain.errors import InputError
-from pretrain.files import write_json
-from pretrain.interrupt import stop_request
-from pretrain.progress import progress
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_json
+from pretrain.runtime.interrupt import stop_request
+from pretrain.runtime.progress import progress
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")

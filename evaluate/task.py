@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluate.protocols.base import TaskProtocol
-from pretrain.errors import InputError, unknown
+from pretrain.runtime.errors import InputError, unknown
 from results.row import Metric
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The method and the weights it makes: Fast-MoCo pretraining on torch and torchvision alone."""
+"""The method and the weights it makes, Fast-MoCo on torch and torchvision; what weights are worth is `evaluate`'s."""

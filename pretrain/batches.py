@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import few
-from pretrain.errors import InputError
 from pretrain.recipe import Recipe
+from pretrain.runtime.errors import InputError
 
 
 def training_images(recipe: Recipe, images: ImageSet) -> ImageSet:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain import backbones, patches
-from pretrain.distributed import gather
-from pretrain.errors import InputError
+from pretrain import patches
+from pretrain.backbones import registry
 from pretrain.loss import info_nce
 from pretrain.recipe import Head, Recipe
+from pretrain.runtime.distributed import gather
+from pretrain.runtime.errors import InputError
 
 
 class ViewLoss(NamedTuple):
@@ -70,7 +71,7 @@ class FastMoCo(nn.Module):
         self.combine_at = recipe.combine_at
         self.temperature = recipe.temperature
         self.loss_scale = 1.0 if recipe.loss_scale == "mean" else 2 * 2 * recipe.temperature
-        self.backbone = backbones.build(recipe.backbone, zero_init_residual=recipe.zero_init_residual)
+        self.backbone = registry.build(recipe.backbone, zero_init_residual=recipe.zero_init_residual)
         side = patches.patch_size(recipe.views.size, recipe.grid, recipe.overlap)
         if side < self.backbone.stride:
             raise InputError(
@@ -84,7 +85,7 @@ class FastMoCo(nn.Module):
             self.momentum_backbone = copy.deepcopy(self.backbone)
             self.momentum_projector = copy.deepcopy(self.projector)
         else:
-            self.momentum_backbone = backbones.build(recipe.backbone, zero_init_residual=recipe.zero_init_residual)
+            self.momentum_backbone = registry.build(recipe.backbone, zero_init_residual=recipe.zero_init_residual)
             self.momentum_projector = MLP(self.backbone.width, recipe.projector)
         self.momentum_backbone.requires_grad_(False)
         self.momentum_projector.requires_grad_(False)

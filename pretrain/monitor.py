@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.backbones import Backbone
+from pretrain.backbones.handover import Normalization
+from pretrain.backbones.registry import Backbone
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve
-from pretrain.data.transforms import TestTransform
-from pretrain.errors import InputError
-from pretrain.handover import Normalization
-from pretrain.recipe_views import ViewsSpec
+from pretrain.runtime.errors import InputError
+from pretrain.transforms import TestTransform
+from pretrain.views.settings import ViewsSpec
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # DINO, eval_knn.py
 AT_MOST = 5000  # reference images, so that a measurement stays a small part of an epoch

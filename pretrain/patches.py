@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 def patch_size(size: int, grid: int, overlap: float = 0.0) -> int:

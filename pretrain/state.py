@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pretrain.errors import InputError, RunFailedError
-from pretrain.files import replacing
 from pretrain.recipe import BOOKKEEPING, Recipe
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.files import replacing
 
 log = logging.getLogger("fastmoco")
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.distributed import ALONE, Ranks
-from pretrain.errors import InputError
 from pretrain.fast_moco import FastMoCo
 from pretrain.loss import spread
+from pretrain.runtime.distributed import ALONE, Ranks
+from pretrain.runtime.errors import InputError
 
 
 class StepFigures(NamedTuple):

@@ -9,28 +9,27 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pretrain.backbones.handover import BackboneMetadata, Normalization, write_backbone
 from pretrain.batches import batch_of_rank, training_images
-from pretrain.batchnorm import across_ranks
-from pretrain.curves import Curves
 from pretrain.data.images import ImageSet
-from pretrain.distributed import Ranks, any_rank, barrier, mean_over_ranks, process_group
-from pretrain.errors import InputError, RunFailedError
-from pretrain.fast_moco import FastMoCo
-from pretrain.handover import BackboneMetadata, Normalization, write_backbone
-from pretrain.interrupt import StopRequest, stop_request
+from pretrain.model import build_model, compiled
 from pretrain.monitor import OnlineKnn
 from pretrain.optim import build_optimizer, cosine_momentum, learning_rates, load_optimizer_state
-from pretrain.progress import progress
 from pretrain.recipe import Recipe
+from pretrain.runtime.curves import Curves
+from pretrain.runtime.distributed import Ranks, any_rank, barrier, mean_over_ranks, process_group
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.interrupt import StopRequest, stop_request
+from pretrain.runtime.progress import progress
 from pretrain.state import StateStore, refuse_other_run
 from pretrain.step import StepFigures, accumulate_gradients, bf16_is_slow
-from pretrain.views import two_view_loader
+from pretrain.views.two_views import two_view_loader
 
 log = logging.getLogger("fastmoco")
 
@@ -281,22 +280,3 @@ class _Training:
             code_version=importlib.metadata.version("fastmoco"),
         )
         write_backbone(path, self.core.backbone.state_dict(), metadata)
-
-
-def compiled(core: FastMoCo) -> nn.Module:
-    """`core` with its forward pass compiled, and the momentum encoder, which passes outside of it, as well."""
-    core.momentum_backbone.compile()
-    core.momentum_projector.compile()
-    return cast(nn.Module, torch.compile(core))
-
-
-def build_model(recipe: Recipe, seed: int, device: torch.device, ranks: Ranks) -> FastMoCo:
-    """Weights drawn from `seed` (the same on every rank), on the device, in channels_last and training mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = FastMoCo(recipe, seed=seed)
-    model = model.to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if ranks.world_size > 1 and recipe.cross_rank_bn:
-        across_ranks(model, device)
-    return model.train()

@@ -1,1 +1,1 @@
-"""Rows to tables, statistics, plots and a report; pandas, no torch."""
+"""Rows to tables, statistics, plots and a report, with pandas and without torch; nothing is measured here."""

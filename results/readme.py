@@ -10,9 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-from pretrain.files import write_text
-from results.store import load
-from results.tables import render
+from pretrain.runtime.files import write_text
+from results.store.store import load
+from results.tables.named import render
 
 MEASURED = Path(__file__).with_name("measured")
 _FILE = r"[\w.-]+\.jsonl"

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pretrain.errors import InputError
-from pretrain.files import write_json
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_json
 
 SCHEMA = 1
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaign import Plan, PlannedRun
-from benchmarks.rundir import run_dir
-from benchmarks.sites import resources_of
-from benchmarks.spec import Hints, Launch
-from pretrain.curves import read_curves
+from benchmarks.campaign.plan import Plan, PlannedRun
+from benchmarks.campaign.sites import resources_of
+from benchmarks.campaign.spec import Hints, Launch
+from benchmarks.run.rundir import run_dir
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError
 from pretrain.recipe import Head, Recipe
+from pretrain.runtime.curves import read_curves
+from pretrain.runtime.errors import InputError
 from results.row import read_result
 
-# Backbone -> (parameters, feature width), as `pretrain.backbones.build` makes them; a test compares.
+# Backbone -> (parameters, feature width), as `pretrain.backbones.registry.build` makes them; a test compares.
 SIZES: dict[str, tuple[int, int]] = {
     "resnet18": (11_176_512, 512),
     "resnet34": (21_284_672, 512),

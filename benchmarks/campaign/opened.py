@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.campaign import Plan, make_plan
-from benchmarks.sites import with_site
-from benchmarks.spec import Launch, SpecFile, load_spec
+from benchmarks.campaign.plan import Plan, make_plan
+from benchmarks.campaign.sites import with_site
+from benchmarks.campaign.spec import Launch, SpecFile, load_spec
 from pretrain.data.catalog import Catalog
 
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.request import RANDOM, CheckpointRef, Request
-from benchmarks.spec import CheckpointEntry, EvaluateEntry, PretrainEntry, Resources, SpecFile
+from benchmarks.campaign.spec import CheckpointEntry, EvaluateEntry, PretrainEntry, Resources, SpecFile
+from benchmarks.run.request import RANDOM, CheckpointRef, Request
 from evaluate.checkpoints.normalizations import preset
 from evaluate.task import TASKS, resolve_protocol
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError
-from pretrain.files import sha256_of_file, write_json
-from pretrain.recipe import BOOKKEEPING, RECIPES, Recipe, resolve_recipe
-from pretrain.settings import Settings
+from pretrain.recipe import BOOKKEEPING, Recipe
+from pretrain.recipes import RECIPES, resolve_recipe
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import sha256_of_file, write_json
+from pretrain.runtime.settings import Settings
 
 
 class PlannedRun(Settings):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.campaign import PlannedRun
-from benchmarks.request import RANDOM
-from benchmarks.spec import SpecFile
+from benchmarks.campaign.plan import PlannedRun
+from benchmarks.campaign.spec import SpecFile
+from benchmarks.run.request import RANDOM
 from evaluate.checkpoints.analyse import analyse
-from pretrain.errors import InputError, unknown
-from pretrain.progress import progress
+from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.progress import progress
 
 
 def check_weights(file: SpecFile, runs: Sequence[PlannedRun]) -> None:
@@ -52,7 +52,7 @@ def check_files(file: SpecFile, runs: Sequence[PlannedRun]) -> None:
 
 
 def _check_backbones(runs: Sequence[PlannedRun]) -> None:
-    from pretrain.backbones import names
+    from pretrain.backbones.registry import names
 
     for run in runs:
         checkpoint = run.request.checkpoint

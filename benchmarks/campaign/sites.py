@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import Field, RootModel, field_validator
 
-from benchmarks.spec import KINDS, Launch, Resources, SpecFile
-from pretrain.errors import InputError, unknown
-from pretrain.settings import Settings, load_yaml, validate
+from benchmarks.campaign.spec import KINDS, Launch, Resources, SpecFile
+from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.settings import Settings, load_yaml, validate
 
 # What a job gets when neither spec nor site says anything.
 DEFAULTS = Resources(nodes=1, gpus_per_node=0, timeout_min=240, signal_delay_s=90)

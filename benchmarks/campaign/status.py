@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.campaign import Plan, PlannedRun
-from benchmarks.execute import attempts
-from benchmarks.lease import holder
-from benchmarks.process import read_failure
-from benchmarks.rundir import is_cancelled, run_dir
-from pretrain.errors import InputError
+from benchmarks.campaign.plan import Plan, PlannedRun
+from benchmarks.run.execute import attempts
+from benchmarks.run.lease import holder
+from benchmarks.run.process import read_failure
+from benchmarks.run.rundir import is_cancelled, run_dir
+from pretrain.runtime.errors import InputError
 from results.row import Result, read_result
 
 

@@ -13,7 +13,7 @@ import typer
 
 from benchmarks.cli import campaign, collect, data, lists, runs, schema
 from benchmarks.cli.options import CatalogOption, remember_catalog
-from pretrain.errors import InputError, Interrupted, RunFailedError
+from pretrain.runtime.errors import InputError, Interrupted, RunFailedError
 
 app = typer.Typer(
     name="fastmoco",

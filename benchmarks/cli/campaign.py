@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.cli.options import CatalogOption, RootOption, load_catalog
-from pretrain.errors import RunFailedError
+from pretrain.runtime.errors import RunFailedError
 
 app = typer.Typer(
     help="Run a campaign: a YAML spec of what to pretrain, which checkpoints to measure, and how.",
@@ -46,7 +46,7 @@ def plan(
 
     Example: fastmoco campaign plan benchmarks/campaigns/demo.yaml --root runs/demo
     """
-    from benchmarks import show
+    from benchmarks.launch import show
 
     campaign = _campaign(spec, root, catalog, cluster, site)
     show.print_plan(campaign)
@@ -70,7 +70,7 @@ def run(
 
     Example: fastmoco campaign run benchmarks/campaigns/demo.yaml --root runs/demo --cluster local --workers 2
     """
-    from benchmarks.session import run_campaign
+    from benchmarks.launch.session import run_campaign
 
     campaign = _campaign(spec, root, catalog, cluster, site)
     _leave_unless_all_done(run_campaign(campaign, workers=workers, watch=watch))
@@ -84,7 +84,7 @@ def status(
 
     Example: fastmoco campaign status benchmarks/campaigns/demo.yaml --root runs/demo --watch
     """
-    from benchmarks import show
+    from benchmarks.launch import show
 
     show.print_status(_campaign(spec, root, catalog, None, site), watch=watch)
 
@@ -95,7 +95,7 @@ def tables(spec: Spec, root: RootOption = DEFAULT_ROOT, catalog: CatalogOption =
 
     Example: fastmoco campaign tables benchmarks/campaigns/demo.yaml --root runs/demo
     """
-    from benchmarks.session import print_tables
+    from benchmarks.launch.session import print_tables
 
     print_tables(_campaign(spec, root, catalog, None, None))
 
@@ -108,7 +108,7 @@ def cancel(
 
     Example: fastmoco campaign cancel paper.yaml detection --root /checkpoint/me/paper
     """
-    from benchmarks.session import cancel_runs
+    from benchmarks.launch.session import cancel_runs
 
     for line in cancel_runs(_campaign(spec, root, catalog, None, site), runs or []):
         print(line)
@@ -130,7 +130,7 @@ def retry(
 
     Example: fastmoco campaign retry benchmarks/campaigns/demo.yaml --root runs/demo
     """
-    from benchmarks.session import run_campaign, select_for_retry
+    from benchmarks.launch.session import run_campaign, select_for_retry
 
     campaign = select_for_retry(_campaign(spec, root, catalog, cluster, site), runs or [])
     _leave_unless_all_done(run_campaign(campaign, workers=workers, watch=False))
@@ -148,7 +148,7 @@ def logs(
 
     Example: fastmoco campaign logs benchmarks/campaigns/demo.yaml knn --root runs/demo -f
     """
-    from benchmarks import show
+    from benchmarks.launch import show
 
     show.print_log(_campaign(spec, root, catalog, None, None), run_name, follow=follow)
 
@@ -161,13 +161,13 @@ def explain(
 
     Example: fastmoco campaign explain benchmarks/campaigns/demo.yaml pretrain --root runs/demo
     """
-    from benchmarks import show
+    from benchmarks.launch import show
 
     show.print_explanation(_campaign(spec, root, catalog, None, site), run_name)
 
 
 def _campaign(spec: Path, root: Path, catalog: Path | None, cluster: str | None, site: str | None):  # type: ignore[no-untyped-def]
-    from benchmarks.opened import open_campaign
+    from benchmarks.campaign.opened import open_campaign
 
     return open_campaign(spec, root, load_catalog(catalog), cluster=cluster, site=site)
 

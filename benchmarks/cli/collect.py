@@ -55,14 +55,15 @@ def table(
 
     Example: fastmoco table summary --root runs/demo --format latex --out summary.tex
     """
-    from pretrain.errors import InputError
-    from pretrain.files import write_text
-    from results import store, tables
+    from pretrain.runtime.errors import InputError
+    from pretrain.runtime.files import write_text
+    from results.store import store
+    from results.tables import named
 
     if export is not None and export.suffix != ".parquet":
         raise InputError(f"--export writes a Parquet file, so it must end in .parquet, not {export.name!r}")
     loaded = store.load(root)
-    text = tables.trace(name, loaded, trace) if trace else tables.render(name, loaded, format=output_format)
+    text = named.trace(name, loaded, trace) if trace else named.render(name, loaded, format=output_format)
     if export is not None:
         loaded.export(export)
         print(f"wrote {export}", file=sys.stderr)
@@ -85,7 +86,7 @@ def report(
 
     Example: fastmoco report runs/demo --out report.html
     """
-    from results.report import write_plots, write_report
+    from results.report.page import write_plots, write_report
 
     write_report(folder, out)
     print(f"wrote {out}")

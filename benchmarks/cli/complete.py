@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 def tasks(incomplete: str) -> list[str]:
@@ -29,7 +29,7 @@ def protocols(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> list[str]:
     """Names of recipes."""
-    from pretrain.recipe import RECIPES
+    from pretrain.recipes import RECIPES
 
     return _beginning(incomplete, RECIPES)
 
@@ -48,7 +48,7 @@ def data_sets(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def tables(incomplete: str) -> list[str]:
     """Names of the package's tables."""
-    from results.definition import definitions
+    from results.tables.definition import definitions
 
     return _beginning(incomplete, definitions())
 

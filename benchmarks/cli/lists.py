@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.cli import complete
-from pretrain.errors import unknown
+from pretrain.runtime.errors import unknown
 
 if TYPE_CHECKING:
-    from pretrain.settings import Settings
+    from pretrain.runtime.settings import Settings
 
 _NAME = "A name; without one, all are listed."
 _OTHER = "A second name: what differs between the two."
@@ -41,7 +41,7 @@ def recipes(name: RecipeName = None, other: OtherRecipe = None) -> None:
 
     Example: fastmoco recipes r50_e100 r50_e400
     """
-    from pretrain.recipe import RECIPES
+    from pretrain.recipes import RECIPES
 
     _show("recipe", RECIPES, name, other)
 

@@ -63,9 +63,9 @@ def pretrain(
 
     Example: fastmoco pretrain --recipe shapes_demo --data shapes --set epochs=2 --out runs/first
     """
-    from benchmarks.execute import execute
-    from benchmarks.single import pretrain_request
-    from pretrain.settings import parse_sets
+    from benchmarks.run.execute import execute
+    from benchmarks.run.single import pretrain_request
+    from pretrain.runtime.settings import parse_sets
 
     request = pretrain_request(
         load_catalog(catalog), recipe=recipe, changes=parse_sets(changes or []), data=data, seed=seed, device=device
@@ -108,10 +108,10 @@ def evaluate(
 
     Example: fastmoco evaluate knn --checkpoint random:resnet18 --data shapes --out runs/knn
     """
-    from benchmarks.execute import execute
-    from benchmarks.single import evaluate_request
-    from benchmarks.status import main_metric
-    from pretrain.settings import parse_sets
+    from benchmarks.campaign.status import main_metric
+    from benchmarks.run.execute import execute
+    from benchmarks.run.single import evaluate_request
+    from pretrain.runtime.settings import parse_sets
 
     request = evaluate_request(
         load_catalog(catalog),

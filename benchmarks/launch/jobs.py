@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.campaign import PlannedRun
-from benchmarks.sites import resources_of
-from benchmarks.spec import Launch, Resources
+from benchmarks.campaign.plan import PlannedRun
+from benchmarks.campaign.sites import resources_of
+from benchmarks.campaign.spec import Launch, Resources
 
 
 @dataclass

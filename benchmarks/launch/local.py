@@ -15,9 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from benchmarks.campaign import Plan, PlannedRun
-from benchmarks.lease import holder
-from benchmarks.process import (
+from benchmarks.campaign.plan import Plan, PlannedRun
+from benchmarks.campaign.prepared import prepare
+from benchmarks.run.lease import holder
+from benchmarks.run.process import (
     HELD,
     ask_to_stop,
     forget_ending,
@@ -26,8 +27,8 @@ from benchmarks.process import (
     start_worker,
     was_interrupted,
 )
-from benchmarks.rundir import is_cancelled, is_done, prepare, run_dir
-from pretrain.errors import Interrupted
+from benchmarks.run.rundir import is_cancelled, is_done, run_dir
+from pretrain.runtime.errors import Interrupted
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "skipped", "interrupted"]
 OnChange = Callable[[PlannedRun, State], None]
@@ -161,7 +162,7 @@ class LocalLauncher:
 
 def run_in_process(plan: Plan, root: Path, on_change: OnChange) -> Counter[str]:
     """The launcher `debug`: one run after another in this process, where a debugger can follow."""
-    from benchmarks.worker import main as work
+    from benchmarks.run.worker import main as work
 
     prepare(root, plan)
     states: dict[str, State] = {}

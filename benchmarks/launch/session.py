@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import show
-from benchmarks.campaign import PlannedRun
-from benchmarks.lease import holder
-from benchmarks.opened import Campaign
-from benchmarks.precheck import check_weights
-from benchmarks.rundir import campaign_dir, is_done, note_cancelled, run_dir
-from benchmarks.status import survey
-from pretrain.errors import InputError
-from pretrain.files import write_text
+from benchmarks.campaign.opened import Campaign
+from benchmarks.campaign.plan import PlannedRun
+from benchmarks.campaign.precheck import check_weights
+from benchmarks.campaign.status import survey
+from benchmarks.launch import show
+from benchmarks.run.lease import holder
+from benchmarks.run.rundir import campaign_dir, is_done, note_cancelled, run_dir
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_text
 
 
 def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dict[str, int] | None:
@@ -31,11 +31,11 @@ def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dic
     if open_runs:
         check_weights(campaign.file, open_runs)
     if campaign.cluster == "slurm":
-        from benchmarks.launch import submit_campaign
+        from benchmarks.launch.submit import submit_campaign
 
         submit_campaign(campaign, watch=watch)
         return None
-    from benchmarks.local import LocalLauncher, run_in_process
+    from benchmarks.launch.local import LocalLauncher, run_in_process
 
     with show.campaign_display(campaign.plan, campaign.root) as display:
         if campaign.cluster == "debug":
@@ -51,7 +51,7 @@ def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dic
 
 def check_tables(campaign: Campaign) -> None:
     """Raise InputError, with the spec's line, for a table that does not exist."""
-    from results.definition import load_definition
+    from results.tables.definition import load_definition
 
     for index, name in enumerate(campaign.file.spec.tables):
         with campaign.file.at("tables", index):
@@ -60,8 +60,8 @@ def check_tables(campaign: Campaign) -> None:
 
 def print_tables(campaign: Campaign) -> None:
     """Print the spec's tables of what is done, and keep them as Markdown under ROOT/campaigns/NAME/tables."""
-    from results.store import load
-    from results.tables import render
+    from results.store.store import load
+    from results.tables.named import render
 
     if not any(is_done(campaign.root, run.run_id) for run in campaign.plan.runs):
         return
@@ -103,7 +103,7 @@ def cancel_runs(campaign: Campaign, names: list[str]) -> Iterator[str]:
     stopped = list(_cancel_local(campaign.root, runs))
     yield from stopped
     if _has_submissions(campaign, runs):
-        from benchmarks.launch import cancel_jobs
+        from benchmarks.launch.submit import cancel_jobs
 
         jobs = list(cancel_jobs(campaign, runs))
         yield from jobs

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from benchmarks.campaign import Plan, PlannedRun
-from benchmarks.cost import Estimator
-from benchmarks.jobs import group
-from benchmarks.opened import Campaign
-from benchmarks.precheck import check_files
-from benchmarks.process import LOG, read_failure
-from benchmarks.rundir import campaign_dir, is_done, run_dir
-from benchmarks.sites import resources_of
-from benchmarks.status import JobState, RunStatus, clock, counts, main_metric, survey
+from benchmarks.campaign.cost import Estimator
+from benchmarks.campaign.opened import Campaign
+from benchmarks.campaign.plan import Plan, PlannedRun
+from benchmarks.campaign.precheck import check_files
+from benchmarks.campaign.sites import resources_of
+from benchmarks.campaign.status import JobState, RunStatus, clock, counts, main_metric, survey
+from benchmarks.launch.jobs import group
+from benchmarks.run.process import LOG, read_failure
+from benchmarks.run.rundir import campaign_dir, is_done, run_dir
 from results.row import read_result
 
 log = logging.getLogger("fastmoco")
@@ -256,6 +256,6 @@ def _estimator(campaign: Campaign) -> Estimator:
 
 
 def _jobs(campaign: Campaign) -> dict[str, JobState]:
-    from benchmarks.slurm import job_states
+    from benchmarks.launch.slurm import job_states
 
     return job_states(campaign.plan, campaign.root)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaign import Plan
-from benchmarks.jobs import JOB_PREFIX, run_hashes
-from benchmarks.rundir import root_tag, run_dir
-from benchmarks.status import JobState
-from pretrain.errors import InputError
-from pretrain.files import write_json
+from benchmarks.campaign.plan import Plan
+from benchmarks.campaign.status import JobState
+from benchmarks.launch.jobs import JOB_PREFIX, run_hashes
+from benchmarks.run.rundir import root_tag, run_dir
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_json
 
 SUBMISSION = "submission.json"
 _TIMEOUT_S = 60

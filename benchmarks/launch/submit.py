@@ -17,18 +17,19 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
-from benchmarks import slurm
-from benchmarks.campaign import PlannedRun
-from benchmarks.jobs import JOB_PREFIX, Job, group
-from benchmarks.lease import LeaseHeldError, lease
-from benchmarks.opened import Campaign
-from benchmarks.process import HELD, LOG, forget_ending, note_crash, start_worker, was_interrupted
-from benchmarks.rundir import campaign_dir, is_cancelled, is_done, prepare, root_tag, run_dir
-from benchmarks.sites import resources_of
-from benchmarks.spec import Resources
-from benchmarks.status import counts, survey
-from pretrain.errors import InputError
-from pretrain.interrupt import StopRequest, stop_request
+from benchmarks.campaign.opened import Campaign
+from benchmarks.campaign.plan import PlannedRun
+from benchmarks.campaign.prepared import prepare
+from benchmarks.campaign.sites import resources_of
+from benchmarks.campaign.spec import Resources
+from benchmarks.campaign.status import counts, survey
+from benchmarks.launch import slurm
+from benchmarks.launch.jobs import JOB_PREFIX, Job, group
+from benchmarks.run.lease import LeaseHeldError, lease
+from benchmarks.run.process import HELD, LOG, forget_ending, note_crash, start_worker, was_interrupted
+from benchmarks.run.rundir import campaign_dir, is_cancelled, is_done, root_tag, run_dir
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.interrupt import StopRequest, stop_request
 
 log = logging.getLogger("fastmoco")
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import slurm
+from benchmarks.launch import slurm
 
 REPEATS = 3
 TARGETS = {"plan": "< 2 s", "status": "< 1 s", "submit": "< 0.15 s a run"}

@@ -36,7 +36,7 @@ def write_checkpoint(path: Path) -> None:
     """A ResNet-50 as MoCo v2's extraction leaves it: 102 MB, every number random."""
     import torch
 
-    from pretrain.backbones import build
+    from pretrain.backbones.registry import build
 
     generator = torch.Generator().manual_seed(0)
     state = build("resnet50").state_dict()

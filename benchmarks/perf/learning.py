@@ -19,16 +19,17 @@ from pathlib import Path
 import cv2
 import torch
 
-import pretrain.views
+import pretrain.views.two_views
 from benchmarks.perf.peers.pipelines import PilTwoViews
 from evaluate.checkpoints.load import load_backbone
 from evaluate.task import Job, resolve_protocol
 from evaluate.task import run as run_task
 from pretrain.data.catalog import Catalog
 from pretrain.data.splits import few
-from pretrain.recipe import Recipe, resolve_recipe
+from pretrain.recipe import Recipe
+from pretrain.recipes import resolve_recipe
 from pretrain.train import train
-from pretrain.views import TwoViews
+from pretrain.views.two_views import TwoViews
 
 CPU = torch.device("cpu")
 PIPELINES: dict[str, type[TwoViews]] = {"PIL": PilTwoViews, "fastmoco": TwoViews}
@@ -46,11 +47,11 @@ def knn_after_training(catalog: Catalog, recipe: Recipe, pipeline: str, seed: in
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)
         # The loader has no setting for a pipeline that nobody should use: it is put in place for this training alone.
-        pretrain.views.TwoViews = PIPELINES[pipeline]  # type: ignore[misc]
+        pretrain.views.two_views.TwoViews = PIPELINES[pipeline]  # type: ignore[misc]
         try:
             trained = train(recipe, data, seed=seed, out=out / "pretrain", device=CPU)
         finally:
-            pretrain.views.TwoViews = TwoViews  # type: ignore[misc]
+            pretrain.views.two_views.TwoViews = TwoViews  # type: ignore[misc]
         backbone = load_backbone(str(trained.backbone_path))
         protocol = resolve_protocol("knn", None, {"train_limit": images, "test_limit": 5000})
         job = Job(backbone, catalog, "cifar10", protocol, 0, CPU, out / "knn", out / "cache")

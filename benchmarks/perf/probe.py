@@ -26,11 +26,11 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.perf.peers.clusters import CLASSES, synthetic
 from benchmarks.perf.peers.neighbours import QUERIES, K, in_a_process
-from evaluate import heads, regression
-from evaluate.features import Features
+from evaluate.frozen import heads, regression
+from evaluate.frozen.features import Features
 from evaluate.protocols.linear import PROTOCOLS as LINEAR
 from evaluate.protocols.linear import SweepProtocol
-from pretrain import backbones
+from pretrain.backbones import registry
 
 CPU = torch.device("cpu")
 SWEEP_TARGET, BACKBONE_TARGET, KNN_TARGET = 0.75, 50.0, 0.8
@@ -75,7 +75,7 @@ def sweep_against_single_runs(data: Features, repeats: int) -> tuple[float, floa
 
 def backbone_seconds_an_image(repeats: int) -> float:
     """CPU seconds of a ResNet-50 forward pass at 224, batch 16."""
-    module = backbones.build("resnet50").eval().to(memory_format=torch.channels_last)
+    module = registry.build("resnet50").eval().to(memory_format=torch.channels_last)
     images = torch.randn(16, 3, 224, 224).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         module(images)

@@ -40,11 +40,11 @@ from benchmarks.perf.peers.contestants import (
     random_views,
 )
 from benchmarks.perf.peers.steps import NaiveFastMoCo
-from pretrain.distributed import ALONE
 from pretrain.fast_moco import FastMoCo
+from pretrain.model import build_model
 from pretrain.recipe import Recipe
+from pretrain.runtime.distributed import ALONE
 from pretrain.step import accumulate_gradients
-from pretrain.train import build_model
 
 PARTS = ("equal", "time", "memory", "micro", "save")
 # (setting, faster, slower) -> greatest ratio, of issue "The pretraining core".

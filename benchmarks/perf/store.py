@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from results import store
 from results.row import Checkpoint, Data, Metric, Protocol, Result, Run
+from results.store import store
 
 REPEATS = 3
 METRICS = ("top1", "top5", "loss", "wall")

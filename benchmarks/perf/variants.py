@@ -20,15 +20,16 @@ from typing import Any
 
 import torch
 
+from benchmarks.campaign.spec import load_spec
 from benchmarks.perf.measures.turns import count_flops, take_turns
-from benchmarks.spec import load_spec
-from pretrain.distributed import ALONE
-from pretrain.errors import InputError, unknown
-from pretrain.files import write_json
+from pretrain.model import build_model
 from pretrain.optim import build_optimizer
-from pretrain.recipe import RECIPES, Recipe, resolve_recipe
+from pretrain.recipe import Recipe
+from pretrain.recipes import RECIPES, resolve_recipe
+from pretrain.runtime.distributed import ALONE
+from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.files import write_json
 from pretrain.step import accumulate_gradients
-from pretrain.train import build_model
 
 # What says how long, on what and by which rates a recipe trains: a step costs the same whatever they are.
 NOT_OF_A_STEP = {

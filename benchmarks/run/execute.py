@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.provenance import describe_run, device_for, device_name, now, peak_mem_bytes
-from benchmarks.request import Request
+from benchmarks.run.provenance import describe_run, device_for, device_name, now, peak_mem_bytes
+from benchmarks.run.request import Request
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError, Interrupted
-from pretrain.files import write_json
+from pretrain.runtime.errors import InputError, Interrupted
+from pretrain.runtime.files import write_json
 from results.row import Checkpoint, Metric, Result, read_result, write_result
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
     out = Path(out)
     if (out / "result.json").exists():
         return _done_before(request, out)
-    from pretrain.distributed import ranks_from_environment
+    from pretrain.runtime.distributed import ranks_from_environment
 
     if not ranks_from_environment().is_main:
         _work(request, out, resume)

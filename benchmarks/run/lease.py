@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pretrain.files import write_json
+from pretrain.runtime.files import write_json
 
 HEARTBEAT_S = 5.0
 # A holder on another machine counts as dead when it has not renewed its lease for this long.

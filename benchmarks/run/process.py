@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rundir import clear_cancelled
-from pretrain.files import write_json
+from benchmarks.run.rundir import clear_cancelled
+from pretrain.runtime.files import write_json
 
 LOG = "log.txt"
 FAILED = "failed.json"
@@ -24,7 +24,7 @@ _TAIL_LINES = 20
 def start_worker(
     run_dir: Path, environment: Mapping[str, str] | None = None, *, log: str = LOG
 ) -> subprocess.Popen[bytes]:
-    """Start `benchmarks.worker` on a run's directory; what it prints is added to the run's log.
+    """Start `benchmarks.run.worker` on a run's directory; what it prints is added to the run's log.
 
     The worker gets a session of its own, so that Ctrl-C on the terminal reaches the launcher alone, which then asks its
     workers to save and stop.
@@ -32,7 +32,7 @@ def start_worker(
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / log).open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", str(run_dir)],
+            [sys.executable, "-m", "benchmarks.run.worker", str(run_dir)],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.reproduce import command
-from benchmarks.request import Request
-from pretrain.errors import InputError
+from benchmarks.run.reproduce import command
+from benchmarks.run.request import Request
+from pretrain.runtime.errors import InputError
 from results.row import Checkpoint, Data, Protocol, Run
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PACKAGES = (
 
 def describe_run(request: Request) -> Run:
     """What `run.json` says: all of the request, with the versions of code and packages and where it runs."""
-    from pretrain.distributed import ranks_from_environment
+    from pretrain.runtime.distributed import ranks_from_environment
 
     reference = request.checkpoint
     return Run(
@@ -69,7 +69,7 @@ def device_for(wish: str) -> torch.device:
     """
     import torch
 
-    from pretrain.distributed import ranks_from_environment
+    from pretrain.runtime.distributed import ranks_from_environment
 
     if wish == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda' was asked for, but this machine offers no CUDA device; use cpu or auto")

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks.request import Request
+from benchmarks.run.request import Request
 from evaluate.task import resolve_protocol
-from pretrain.errors import InputError
-from pretrain.recipe import resolve_recipe
-from pretrain.settings import Settings, parse_sets
+from pretrain.recipes import resolve_recipe
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.settings import Settings, parse_sets
 
 _NOT_SETTINGS = frozenset({"name", "source", "sources"})
 

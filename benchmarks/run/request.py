@@ -13,10 +13,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pretrain.errors import InputError
-from pretrain.files import canonical_hash
 from pretrain.recipe import BOOKKEEPING
-from pretrain.settings import Settings
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import canonical_hash
+from pretrain.runtime.settings import Settings
 
 RANDOM = "random:"
 REQUEST = "request.json"

@@ -6,10 +6,6 @@ import os
 import uuid
 from pathlib import Path
 
-from benchmarks.campaign import Plan, PlannedRun, write_plan
-from benchmarks.request import REQUEST
-from pretrain.files import write_json
-
 _TAG = "root_tag"
 # Left by `campaign cancel` in a run's directory: what was stopped on purpose is not queued again by `--watch`.
 _CANCELLED = "cancelled"
@@ -65,20 +61,3 @@ def root_tag(root: Path) -> str:
         finally:
             aside.unlink()
     return path.read_text(encoding="utf-8").strip()
-
-
-def prepare(root: Path, plan: Plan) -> None:
-    """Write the plan, and for each run that is not done the request that its worker will read."""
-    write_plan(plan, campaign_dir(root, plan.name))
-    for run in plan.runs:
-        if not is_done(root, run.run_id):
-            write_request(root, run)
-
-
-def write_request(root: Path, run: PlannedRun) -> None:
-    """Write `request.json`; one that says the same is left alone, for a worker may be reading it."""
-    path = run_dir(root, run.run_id) / REQUEST
-    wanted = run.request.model_dump(mode="json")
-    if path.exists() and type(run.request).model_validate_json(path.read_text(encoding="utf-8")) == run.request:
-        return
-    write_json(path, wanted)

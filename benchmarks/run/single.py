@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.request import RANDOM, CheckpointRef, Request
+from benchmarks.run.request import RANDOM, CheckpointRef, Request
 from evaluate.task import resolve_protocol
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError
-from pretrain.files import sha256_of_file
-from pretrain.recipe import resolve_recipe
+from pretrain.recipes import resolve_recipe
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import sha256_of_file
 
 Device = Literal["auto", "cpu", "cuda"]
 

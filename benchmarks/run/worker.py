@@ -1,4 +1,4 @@
-"""`python -m benchmarks.worker RUN_DIR`: one run of a campaign, in a process of its own.
+"""`python -m benchmarks.run.worker RUN_DIR`: one run of a campaign, in a process of its own.
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 another process is at work on this run, 128 + signal when it was stopped
 and its state is saved. A run that fails leaves `failed.json`.
@@ -12,10 +12,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from benchmarks.lease import LeaseHeldError, lease
-from benchmarks.process import HELD, forget_ending, write_failure
-from benchmarks.request import read_request
-from pretrain.errors import InputError, Interrupted, RunFailedError
+from benchmarks.run.lease import LeaseHeldError, lease
+from benchmarks.run.process import HELD, forget_ending, write_failure
+from benchmarks.run.request import read_request
+from pretrain.runtime.errors import InputError, Interrupted, RunFailedError
 
 
 def main(run_dir: Path) -> int:
@@ -23,7 +23,7 @@ def main(run_dir: Path) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-    from pretrain.distributed import ranks_from_environment
+    from pretrain.runtime.distributed import ranks_from_environment
 
     if not ranks_from_environment().is_main:
         return _execute(run_dir)
@@ -39,7 +39,7 @@ def main(run_dir: Path) -> int:
 
 
 def _execute(run_dir: Path) -> int:
-    from benchmarks.execute import execute
+    from benchmarks.run.execute import execute
 
     try:
         execute(read_request(run_dir), run_dir)

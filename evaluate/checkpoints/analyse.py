@@ -19,10 +19,10 @@ from evaluate.checkpoints.formats import OWN, Facts, matching
 from evaluate.checkpoints.normalizations import choose
 from evaluate.checkpoints.states import equal_encoders, find_encoders, find_states
 from evaluate.checkpoints.trunk import check_numbers, take, take_own
-from pretrain.errors import InputError
-from pretrain.files import sha256_of_file
-from pretrain.handover import KEY as OUR_KEY
-from pretrain.handover import BackboneMetadata
+from pretrain.backbones.handover import KEY as OUR_KEY
+from pretrain.backbones.handover import BackboneMetadata
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import sha256_of_file
 
 # Under this key converted files carry the metadata of their weights, where their layout has room for it.
 CONVERTED = "fastmoco"

@@ -10,8 +10,8 @@ from evaluate.checkpoints.formats import Facts, Format
 from evaluate.checkpoints.normalizations import InputSpec, read_neighbour
 from evaluate.checkpoints.states import Encoder
 from evaluate.checkpoints.tensors import StoredTensor
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata
+from pretrain.backbones.handover import BackboneMetadata
+from pretrain.runtime.errors import InputError
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Analysis:
 
     @property
     def padding(self) -> str:
-        """How the backbone pads (`pretrain.backbones.build`)."""
+        """How the backbone pads (`pretrain.backbones.registry.build`)."""
         if (says := self.own or self.stated) is not None:
             return says.padding
         small = self.match is not None and self.match.backbone is not None and self.match.backbone.endswith("_cifar")

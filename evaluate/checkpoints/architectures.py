@@ -1,6 +1,6 @@
 """What the shapes of a file's tensors say of its architecture. Pure Python: naming a file needs no torch.
 
-The tables are those of `pretrain.backbones`; a test holds them equal.
+The tables are those of `pretrain.backbones.registry`; a test holds them equal.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Match:
     """How well the file's shapes fit the backbone that fits best.
 
     Attributes:
-        backbone: its name for `pretrain.backbones.build`, or None when nothing here resembles the file.
+        backbone: its name for `pretrain.backbones.registry.build`, or None when nothing here resembles the file.
         text: the architecture in words.
         missing, misshapen, unexpected: what keeps it from fitting; all empty for a fit.
     """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evaluate.checkpoints.tensors import NUMPY_TYPES, Storage, StoredTensor, contiguous_strides, view
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 SAFETENSORS_TYPES = {
     "F64": "float64",

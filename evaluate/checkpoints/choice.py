@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.states import Encoder
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 def pick(found: Analysis, select: str | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluate.checkpoints.array_files import looks_like_safetensors, read_safetensors
 from evaluate.checkpoints.torch_files import read_pickle, read_zip
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from torch import Tensor
 from evaluate.checkpoints.analyse import CONVERTED, analyse, metadata_of
 from evaluate.checkpoints.architectures import TRUNKS, Trunk
 from evaluate.checkpoints.load import canonical, load_backbone
-from pretrain.errors import InputError, unknown
-from pretrain.files import replacing, write_bytes, write_json
-from pretrain.handover import BackboneMetadata, write_backbone
+from pretrain.backbones.handover import BackboneMetadata, write_backbone
+from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.files import replacing, write_bytes, write_json
 
 AUTHOR = "fastmoco"
 

@@ -14,9 +14,9 @@ from evaluate.checkpoints.analyse import analyse, metadata_of
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER
 from evaluate.checkpoints.normalizations import preset
-from pretrain import backbones
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata
+from pretrain.backbones import registry
+from pretrain.backbones.handover import BackboneMetadata
+from pretrain.runtime.errors import InputError
 
 RANDOM = "random:"
 log = logging.getLogger("fastmoco")
@@ -30,11 +30,11 @@ class LoadedBackbone:
         module: on the CPU, float32, eval mode, no gradients.
         metadata: backbone name, normalisation, method, epoch, prefix and the rest of what is known of the weights.
         ref: what the user named: a file or `random:BACKBONE`.
-        sha256: of the file; for `random:` of the weights themselves (`pretrain.backbones.fingerprint`).
+        sha256: of the file; for `random:` of the weights themselves (`pretrain.backbones.registry.fingerprint`).
         format: the format the file was recognised as; "random" for random initialisation.
     """
 
-    module: backbones.Backbone
+    module: registry.Backbone
     metadata: BackboneMetadata
     ref: str
     sha256: str
@@ -68,17 +68,17 @@ def load_backbone(
             raise InputError(f"{ref} holds one backbone; there is nothing to select")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = backbones.build(ref.removeprefix(RANDOM))
+            module = registry.build(ref.removeprefix(RANDOM))
         metadata = BackboneMetadata(backbone=module.name, method="random", seed=seed)
         if normalization is not None:
             metadata = metadata.model_copy(update={"normalization": preset(normalization)})
-        return LoadedBackbone(_frozen(module), metadata, ref, backbones.fingerprint(module), "random")
+        return LoadedBackbone(_frozen(module), metadata, ref, registry.fingerprint(module), "random")
     found = analyse(Path(ref), select=select, normalization=normalization)
     found.demand()
     for warning in found.warnings if tell else ():
         log.warning("%s: %s", ref, warning)
     metadata = metadata_of(found)
-    module = backbones.build(metadata.backbone, padding=metadata.padding, stride_in_1x1=metadata.stride_in_1x1)
+    module = registry.build(metadata.backbone, padding=metadata.padding, stride_in_1x1=metadata.stride_in_1x1)
     _fill(module, found)
     if tell:
         log.info("%s: %s, %s from '%s' (%s)", ref, found.format.name, metadata.backbone, found.prefix or "", found.why)
@@ -101,7 +101,7 @@ def canonical(found: Analysis) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def _fill(module: backbones.Backbone, found: Analysis) -> None:
+def _fill(module: registry.Backbone, found: Analysis) -> None:
     """Put the file's tensors into the backbone and prove, bit for bit, that they are what it now holds."""
     tensors = canonical(found)
     prefix = "model." if found.own is None and found.match is not None and module.name.startswith("timm:") else ""
@@ -126,5 +126,5 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _frozen(module: backbones.Backbone) -> backbones.Backbone:
+def _frozen(module: registry.Backbone) -> registry.Backbone:
     return module.eval().requires_grad_(False)

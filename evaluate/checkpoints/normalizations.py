@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pretrain.errors import InputError, unknown
-from pretrain.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from pretrain.backbones.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from pretrain.runtime.errors import InputError, unknown
 
 PRESETS: dict[str, Normalization] = {
     "imagenet": Normalization(mean=IMAGENET_MEAN, std=IMAGENET_STD),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluate.checkpoints.inert import Global, Record
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 # A budget that every honest checkpoint stays far under: their pickles hold names and shapes, not numbers.
 FLOOR_BYTES = 64 * 2**20

@@ -15,7 +15,7 @@ from evaluate.checkpoints.inert import Global, Record
 from evaluate.checkpoints.pickle_stack import FLOOR_BYTES, TIMES_FILE_SIZE
 from evaluate.checkpoints.tensors import NUMPY_TYPES, Storage, StoredTensor, contiguous_strides, view
 from evaluate.checkpoints.unpickle import Machine
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 # torch's typed storages; an untyped one counts bytes.
 STORAGE_TYPES = {

@@ -13,7 +13,7 @@ from evaluate.checkpoints.inert import Record
 from evaluate.checkpoints.layouts import Layout, prefixes
 from evaluate.checkpoints.rebuild import ArrayShell
 from evaluate.checkpoints.tensors import Storage, StoredTensor
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 # Segments that wrappers put between names: DataParallel's and torch.compile's.
 WRAPPERS = ("module", "_orig_mod")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import torch

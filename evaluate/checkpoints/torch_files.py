@@ -13,7 +13,7 @@ from evaluate.checkpoints.array_files import read_npy
 from evaluate.checkpoints.inert import Global
 from evaluate.checkpoints.rebuild import STORAGE_TYPES, Rebuild
 from evaluate.checkpoints.tensors import NUMPY_TYPES, Storage
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 # torch/serialization.py: the number that opens its older stream, and the stream's version.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -11,7 +11,7 @@ from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, expected,
 from evaluate.checkpoints.normalizations import read_neighbour
 from evaluate.checkpoints.states import Encoder, constant
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
-from pretrain.handover import BackboneMetadata
+from pretrain.backbones.handover import BackboneMetadata
 
 # torch's BatchNorm2d adds this to the variance: with it, variance 1 - eps makes a folded affine layer exact.
 BN_EPS = 1e-5

@@ -15,7 +15,7 @@ from typing import Any
 
 from evaluate.checkpoints.inert import Global, Record
 from evaluate.checkpoints.pickle_stack import MARK, Stack, hashable
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 class Machine(Stack):

@@ -6,8 +6,8 @@ from detectron2.config import CfgNode, get_cfg
 
 from evaluate.detection.trunk import MAP
 from evaluate.protocols.detector import DetectionProtocol
-from pretrain.errors import InputError, unknown
-from pretrain.handover import BackboneMetadata
+from pretrain.backbones.handover import BackboneMetadata
+from pretrain.runtime.errors import InputError, unknown
 
 # Backbone -> depth, groups, width per group. Others have no layout in detectron2's ResNet.
 TRUNKS: dict[str, tuple[int, int, int]] = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from evaluate.checkpoints.export import to_detectron2
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.detection.trunk import LastMap
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 TOLERANCE = 1e-5  # of feature maps, relative to their largest value
 

@@ -29,8 +29,8 @@ from typing import Annotated
 import typer
 
 from evaluate.detection import PURE_VERSION, installed, usable
-from pretrain.errors import InputError, RunFailedError
-from pretrain.files import canonical_hash, sha256_of_file
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.files import canonical_hash, sha256_of_file
 
 SDIST = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"

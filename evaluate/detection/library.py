@@ -8,7 +8,7 @@ import logging
 import warnings
 
 from evaluate.detection import installed, usable
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 @functools.cache

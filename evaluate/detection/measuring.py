@@ -20,8 +20,8 @@ from evaluate.detection.precision import Found, Truth, average_precisions
 from evaluate.detection.samples import TestImages, segmentation
 from evaluate.protocols.detector import Interpolation
 from pretrain.data.objects import ObjectSet
-from pretrain.distributed import Ranks
-from pretrain.progress import progress
+from pretrain.runtime.distributed import Ranks
+from pretrain.runtime.progress import progress
 from results.row import Metric
 
 IOUS = tuple(0.5 + 0.05 * step for step in range(10))

@@ -10,8 +10,8 @@ from pycocotools import mask as run_lengths
 
 from evaluate.detection.measuring import Detections
 from evaluate.detection.samples import read_pixels
-from pretrain.data.masks import voc_palette
 from pretrain.data.objects import Box, ObjectSet
+from pretrain.data.readers.masks import voc_palette
 
 SHOWN_FROM = 0.5  # score
 _CELL_PX = 280

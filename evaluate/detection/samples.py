@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from evaluate.protocols.detector import DetectionProtocol
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 Draw = tuple[int, int]  # (epoch, image)
 _ORDER, _VIEW = 0, 1  # streams of random numbers; `training` has another

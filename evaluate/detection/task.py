@@ -10,12 +10,12 @@ from PIL import Image
 from evaluate.detection import library
 from evaluate.protocols.detector import DetectionProtocol
 from evaluate.task import Job
-from pretrain.curves import Curves
 from pretrain.data.objects import ObjectSet
-from pretrain.distributed import process_group
-from pretrain.errors import InputError
-from pretrain.files import replacing, write_text
-from pretrain.interrupt import stop_request
+from pretrain.runtime.curves import Curves
+from pretrain.runtime.distributed import process_group
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import replacing, write_text
+from pretrain.runtime.interrupt import stop_request
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")

@@ -23,11 +23,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from evaluate.detection.samples import TrainingImages, loader
 from evaluate.protocols.detector import DetectionProtocol
-from pretrain.curves import Curves
-from pretrain.distributed import Ranks, any_rank, barrier, mean_over_ranks
-from pretrain.errors import InputError, RunFailedError
-from pretrain.interrupt import StopRequest
-from pretrain.progress import progress
+from pretrain.runtime.curves import Curves
+from pretrain.runtime.distributed import Ranks, any_rank, barrier, mean_over_ranks
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.interrupt import StopRequest
+from pretrain.runtime.progress import progress
 from pretrain.state import StateStore
 
 log = logging.getLogger("fastmoco")

@@ -8,7 +8,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor
 
-from pretrain import backbones
+from pretrain.backbones import registry
 
 MAP = "map"
 
@@ -18,7 +18,7 @@ class LastMap(Backbone):
 
     def __init__(self, name: str, norm: str) -> None:
         super().__init__()
-        self.trunk = backbones.build(name, norm_layer=lambda width: get_norm(norm, width))
+        self.trunk = registry.build(name, norm_layer=lambda width: get_norm(norm, width))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> the last map under its name."""

@@ -17,16 +17,16 @@ import torch.distributed as dist
 from filelock import FileLock
 
 from evaluate.checkpoints.load import LoadedBackbone
+from evaluate.frozen.representation import images_at_once, laid_out, represent
 from evaluate.guards import EachOnce, frozen
 from evaluate.inputs import batches
-from evaluate.representation import images_at_once, laid_out, represent
-from pretrain.backbones import fingerprint
+from pretrain.backbones.registry import fingerprint
 from pretrain.data.images import ImageSet
-from pretrain.data.transforms import TestTransform
-from pretrain.distributed import ALONE, Ranks, any_rank, barrier
-from pretrain.errors import InputError, RunFailedError
-from pretrain.files import canonical_hash, replacing, write_json
-from pretrain.progress import progress
+from pretrain.runtime.distributed import ALONE, Ranks, any_rank, barrier
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.files import canonical_hash, replacing, write_json
+from pretrain.runtime.progress import progress
+from pretrain.transforms import TestTransform
 
 log = logging.getLogger("fastmoco")
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluate.features import Features
-from evaluate.gemm import matmul
+from evaluate.frozen.features import Features
+from evaluate.frozen.gemm import matmul
 from evaluate.metrics import top_classes
-from pretrain.interrupt import StopRequest
-from pretrain.progress import progress
+from pretrain.runtime.interrupt import StopRequest
+from pretrain.runtime.progress import progress
 
 log = logging.getLogger("fastmoco")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluate.features import Features
+from evaluate.frozen.features import Features
 
 Found = tuple[np.ndarray, np.ndarray]  # similarity (Q, k) float32 and index (Q, k) int64, in no order
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
-from evaluate.features import Features
+from evaluate.frozen.features import Features
 
 BLOCK = 8192
 

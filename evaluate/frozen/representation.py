@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.backbones import Backbone, TimmBackbone
-from pretrain.errors import InputError
+from pretrain.backbones.registry import Backbone, TimmBackbone
+from pretrain.runtime.errors import InputError
 
 MOST_AT_ONCE = 128
 PIXELS_IN_CACHE = 1 << 16

@@ -10,15 +10,15 @@ import numpy as np
 from safetensors.torch import save
 
 from evaluate import metrics
-from evaluate.features import Features
-from evaluate.heads import Heads, epochs_for, predict, scaling_of, train_heads
-from evaluate.probe_data import job_features, split_off
+from evaluate.frozen.features import Features
+from evaluate.frozen.heads import Heads, epochs_for, predict, scaling_of, train_heads
+from evaluate.frozen.probe_data import job_features, split_off
 from evaluate.protocols.base import scaled_lr
 from evaluate.protocols.linear import SweepProtocol
 from evaluate.task import Job
-from pretrain.errors import InputError, RunFailedError
-from pretrain.files import write_bytes, write_json
-from pretrain.interrupt import stop_request
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.files import write_bytes, write_json
+from pretrain.runtime.interrupt import stop_request
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")

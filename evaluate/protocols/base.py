@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pretrain.lr_rule import LrRule, scaled_lr
-from pretrain.settings import Settings
+from pretrain.runtime.lr_rule import LrRule, scaled_lr
+from pretrain.runtime.settings import Settings
 
 __all__ = ["LrRule", "TaskProtocol", "scaled_lr"]
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from evaluate.protocols.finetune import TunedProtocol
 from evaluate.protocols.training import TrainingProtocol
-from pretrain.settings import Settings
+from pretrain.runtime.settings import Settings
 
 
 class ByPercent(Settings):

@@ -21,7 +21,7 @@ class TrainingProtocol(ImageProtocol):
 
     Attributes:
         optimizer: "sgd" or "lars".
-        lars_form, trust_coefficient: where LARS's local rate enters, and its factor; see `evaluate.lars`.
+        lars_form, trust_coefficient: where LARS's local rate enters, and its factor; see `evaluate.trained.lars`.
         lr_rule, reference_batch: how lr follows the batch, see above.
         momentum, nesterov, weight_decay: of the optimizer; weight decay acts on weights and biases alike, as
             `torch.optim.SGD` does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from pretrain.backbones import TorchvisionResNet
+from pretrain.backbones.registry import TorchvisionResNet
 
 
 def can_dilate(module: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluate.protocols.segmentor import SegmentationProtocol
-from pretrain.settings import Settings
+from pretrain.runtime.settings import Settings
 
 
 class Geometry(Settings):

@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from evaluate.segmentation.dilation import can_dilate, dilate
-from pretrain import backbones
+from pretrain.backbones import registry
 
 
 @MODELS.register_module(name="FastMocoLinearHead")
@@ -32,7 +32,7 @@ class LinearHead(BaseDecodeHead):
 
 @MODELS.register_module(name="FastMocoTrunk")
 class Trunk(BaseModule):
-    """A backbone of `pretrain.backbones` that mmsegmentation has no class for.
+    """A backbone of `pretrain.backbones.registry` that mmsegmentation has no class for.
 
     So wide ResNets, CIFAR stems, SAME padding and timm's convolutional networks can stand under any head. The first
     get the protocol's strides and dilations (`layout`); the others keep their own.
@@ -47,7 +47,7 @@ class Trunk(BaseModule):
         frozen: bool = False,
     ) -> None:
         super().__init__()
-        self.net = backbones.build(name, padding=padding, stride_in_1x1=stride_in_1x1)
+        self.net = registry.build(name, padding=padding, stride_in_1x1=stride_in_1x1)
         if can_dilate(self.net):
             dilate(self.net, *layout)
         self.frozen = frozen

@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.util
 import warnings
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 _DISTRIBUTIONS = ("mmsegmentation", "mmengine", "ftfy", "regex", "prettytable")
 _HOW = (

@@ -12,9 +12,9 @@ from evaluate.guards import EachOnce
 from evaluate.segmentation.library import quiet
 from evaluate.segmentation.samples import TestImages, test_batches
 from evaluate.segmentation.scores import confusion
-from pretrain.data.masks import MaskSet
-from pretrain.distributed import Ranks
-from pretrain.progress import progress
+from pretrain.data.readers.masks import MaskSet
+from pretrain.runtime.distributed import Ranks
+from pretrain.runtime.progress import progress
 
 if TYPE_CHECKING:
     from mmseg.models.segmentors import EncoderDecoder

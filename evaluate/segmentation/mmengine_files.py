@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrain.errors import InputError
-from pretrain.files import write_bytes
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_bytes
 
 
 def allowed() -> AbstractContextManager[Any]:

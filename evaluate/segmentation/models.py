@@ -17,10 +17,10 @@ from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation.dilation import can_dilate, dilate
 from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.library import load, quiet
-from pretrain.backbones import Backbone
-from pretrain.data.masks import IGNORE
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata, Normalization
+from pretrain.backbones.handover import BackboneMetadata, Normalization
+from pretrain.backbones.registry import Backbone
+from pretrain.data.readers.masks import IGNORE
+from pretrain.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from mmseg.models.segmentors import EncoderDecoder

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pretrain.data.masks import IGNORE, MaskSet
+from pretrain.data.readers.masks import IGNORE, MaskSet
 
 _CELL_PX = 240
 _GAP_PX = 6

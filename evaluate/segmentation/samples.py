@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation.geometry import Geometry
-from pretrain.data.masks import IGNORE, MaskSet
+from pretrain.data.readers.masks import IGNORE, MaskSet
 
 # Stream numbers below the run's seed, so that no two kinds of draws share one.
 _ORDER, _DRAWS = 0, 1

@@ -12,11 +12,11 @@ from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops
 from evaluate.segmentation.training import Training
 from evaluate.task import Job
-from pretrain.data.masks import MaskStatistics, check_masks
-from pretrain.distributed import process_group
-from pretrain.errors import InputError
-from pretrain.files import replacing
-from pretrain.interrupt import stop_request
+from pretrain.data.readers.masks import MaskStatistics, check_masks
+from pretrain.runtime.distributed import process_group
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import replacing
+from pretrain.runtime.interrupt import stop_request
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")

@@ -26,13 +26,13 @@ from evaluate.segmentation.library import quiet
 from evaluate.segmentation.measuring import measure
 from evaluate.segmentation.pictures import as_png, chosen, sheet
 from evaluate.segmentation.samples import TestImages, TrainingCrops, training_batches
-from pretrain.batchnorm import across_ranks
-from pretrain.curves import Curves
-from pretrain.distributed import Ranks, any_rank, barrier, mean_over_ranks
-from pretrain.errors import InputError, RunFailedError
-from pretrain.files import write_bytes
-from pretrain.interrupt import StopRequest
-from pretrain.progress import progress
+from pretrain.backbones.batchnorm import across_ranks
+from pretrain.runtime.curves import Curves
+from pretrain.runtime.distributed import Ranks, any_rank, barrier, mean_over_ranks
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.files import write_bytes
+from pretrain.runtime.interrupt import StopRequest
+from pretrain.runtime.progress import progress
 from pretrain.state import StateStore
 
 if TYPE_CHECKING:

@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evaluate import metrics
-from evaluate.features import Features, extract
+from evaluate.frozen.features import Features, extract
+from evaluate.frozen.representation import has_tokens, images_at_once, laid_out, represent_many
 from evaluate.guards import check_weights_are_the_files, frozen
 from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.linear import PROTOCOLS, LinearProtocol
-from evaluate.representation import has_tokens, images_at_once, laid_out, represent_many
 from evaluate.task import Job
-from evaluate.train_data import probe_transform
-from evaluate.training import Subject, Trained, Training, clear_state
-from pretrain.backbones import Backbone
+from evaluate.trained.train_data import probe_transform
+from evaluate.trained.training import Subject, Trained, Training, clear_state
+from pretrain.backbones.registry import Backbone
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve
-from pretrain.distributed import process_group
-from pretrain.errors import InputError
-from pretrain.files import write_bytes, write_json
-from pretrain.interrupt import stop_request
+from pretrain.runtime.distributed import process_group
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_bytes, write_json
+from pretrain.runtime.interrupt import stop_request
 from results.row import Metric
 
 log = logging.getLogger("fastmoco")

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from evaluate.inputs import worker_count
 from evaluate.protocols.training import TrainingProtocol
 from pretrain.data.images import ImageSet
-from pretrain.data.transforms import TestTransform, TrainTransform, train_transform
-from pretrain.distributed import Ranks
-from pretrain.errors import InputError
+from pretrain.runtime.distributed import Ranks
+from pretrain.runtime.errors import InputError
+from pretrain.transforms import TestTransform, TrainTransform, train_transform
 
 
 def check_batch(global_batch_size: int, n: int, world_size: int) -> None:

@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
-from evaluate.lars import LarsAfterMomentum, LarsLrInMomentum
 from evaluate.metrics import accuracy
 from evaluate.protocols.training import TrainingProtocol
 from evaluate.task import Job
-from evaluate.train_data import check_batch, train_batches
-from pretrain.curves import Curves
+from evaluate.trained.lars import LarsAfterMomentum, LarsLrInMomentum
+from evaluate.trained.train_data import check_batch, train_batches
 from pretrain.data.images import ImageSet
-from pretrain.data.transforms import TrainTransform
-from pretrain.distributed import Ranks, any_rank, barrier, mean_over_ranks
-from pretrain.errors import InputError, RunFailedError
-from pretrain.interrupt import StopRequest
 from pretrain.optim import LARS
-from pretrain.progress import progress
+from pretrain.runtime.curves import Curves
+from pretrain.runtime.distributed import Ranks, any_rank, barrier, mean_over_ranks
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.interrupt import StopRequest
+from pretrain.runtime.progress import progress
 from pretrain.state import StateStore
+from pretrain.transforms import TrainTransform
 
 log = logging.getLogger("fastmoco")
 

@@ -15,22 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evaluate import metrics
+from evaluate.frozen.representation import laid_out_images
 from evaluate.guards import EachOnce, check_weights_are_the_files
 from evaluate.inputs import batches, main_metric, test_input
-from evaluate.probe import last_and_best
 from evaluate.protocols.finetune import TunedProtocol
-from evaluate.representation import laid_out_images
 from evaluate.task import Job
-from evaluate.train_data import probe_transform
-from evaluate.training import Subject, Training, clear_state
-from pretrain.backbones import Backbone
-from pretrain.batchnorm import across_ranks
+from evaluate.trained.probe import last_and_best
+from evaluate.trained.train_data import probe_transform
+from evaluate.trained.training import Subject, Training, clear_state
+from pretrain.backbones.batchnorm import across_ranks
+from pretrain.backbones.registry import Backbone
 from pretrain.data.images import ImageSet
-from pretrain.data.transforms import TestTransform
-from pretrain.distributed import Ranks, gather, process_group
-from pretrain.errors import InputError
-from pretrain.files import write_bytes
-from pretrain.interrupt import stop_request
+from pretrain.runtime.distributed import Ranks, gather, process_group
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_bytes
+from pretrain.runtime.interrupt import stop_request
+from pretrain.transforms import TestTransform
 from results.row import Metric
 
 TEST_BATCH = 128

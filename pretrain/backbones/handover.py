@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 
-from pretrain.errors import InputError
-from pretrain.files import write_bytes
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_bytes
 
 if TYPE_CHECKING:  # reading what a file says of itself needs no torch
     from torch import Tensor
@@ -35,7 +35,7 @@ class BackboneMetadata(BaseModel):
     """What a backbone file says of itself.
 
     Attributes:
-        backbone: name for `pretrain.backbones.build`; padding and stride_in_1x1 are that function's options.
+        backbone: name for `pretrain.backbones.registry.build`; padding and stride_in_1x1 are that function's options.
         method: "fast_moco", "moco_v3", ... or the format a third-party file was recognised as.
         recipe, epoch, step, seed: of the pretraining; None where a third-party file does not say.
         parent_sha256: of the file these weights were taken from.

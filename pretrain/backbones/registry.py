@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from pretrain.backbone_variants import move_stride, pad_same, pad_stem
-from pretrain.errors import InputError, unknown
-from pretrain.resnets import Backbone, CifarResNet, TorchvisionResNet, WideResNet
-from pretrain.small_maps import spare_padding
-from pretrain.timm_backbone import TimmBackbone
+from pretrain.backbones.resnets import Backbone, CifarResNet, TorchvisionResNet, WideResNet
+from pretrain.backbones.small_maps import spare_padding
+from pretrain.backbones.timm_models import TimmBackbone
+from pretrain.backbones.variants import move_stride, pad_same, pad_stem
+from pretrain.runtime.errors import InputError, unknown
 
 __all__ = [
     "Backbone",

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.errors import InputError
-from pretrain.resnets import Backbone
+from pretrain.backbones.resnets import Backbone
+from pretrain.runtime.errors import InputError
 
 
 class TimmBackbone(Backbone):

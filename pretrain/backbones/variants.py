@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from pretrain.errors import InputError
-from pretrain.resnets import Backbone
+from pretrain.backbones.resnets import Backbone
+from pretrain.runtime.errors import InputError
 
 
 def move_stride(backbone: nn.Module) -> None:

@@ -1,1 +1,1 @@
-"""The data catalog and its readers."""
+"""The data catalog and what all readers share; the formats are in `readers`, the drawn sets in `generated`."""

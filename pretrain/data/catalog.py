@@ -27,13 +27,13 @@ from pretrain.data.entries import (
     VocEntry,
 )
 from pretrain.data.places import Places
-from pretrain.errors import InputError, unknown
-from pretrain.settings import load_yaml, validate
+from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.settings import load_yaml, validate
 
 if TYPE_CHECKING:
     from pretrain.data.images import ImageSet
-    from pretrain.data.masks import MaskSet
     from pretrain.data.objects import ObjectSet
+    from pretrain.data.readers.masks import MaskSet
 
 __all__ = [
     "BUILT_IN",
@@ -64,23 +64,23 @@ BUILT_IN: dict[str, Entry] = {
 # gets the places, the set's name, its entry and the split.
 _READERS = {
     "images": {
-        "parquet": "pretrain.data.parquet:open_split",
-        "imagefolder": "pretrain.data.imagefolder:open_split",
-        "filelist": "pretrain.data.filelist:open_split",
-        "tar": "pretrain.data.tar:open_split",
-        "torchvision": "pretrain.data.torchvision_sets:open_split",
-        "voc": "pretrain.data.voc_labels:open_split",
-        "shapes": "pretrain.data.generated:open_split",
+        "parquet": "pretrain.data.readers.parquet:open_split",
+        "imagefolder": "pretrain.data.readers.imagefolder:open_split",
+        "filelist": "pretrain.data.readers.filelist:open_split",
+        "tar": "pretrain.data.readers.tar:open_split",
+        "torchvision": "pretrain.data.readers.torchvision_sets:open_split",
+        "voc": "pretrain.data.readers.voc_labels:open_split",
+        "shapes": "pretrain.data.generated.sets:open_split",
     },
     "objects": {
-        "voc": "pretrain.data.voc:open_split",
-        "coco": "pretrain.data.coco:open_split",
-        "shapes-scenes": "pretrain.data.scenes:open_split",
+        "voc": "pretrain.data.readers.voc:open_split",
+        "coco": "pretrain.data.readers.coco:open_split",
+        "shapes-scenes": "pretrain.data.generated.scenes:open_split",
     },
     "masks": {
-        "masks": "pretrain.data.masks:open_split",
-        "voc": "pretrain.data.masks:open_voc",
-        "shapes-scenes": "pretrain.data.scenes:open_masks",
+        "masks": "pretrain.data.readers.masks:open_split",
+        "voc": "pretrain.data.readers.masks:open_voc",
+        "shapes-scenes": "pretrain.data.generated.scenes:open_masks",
     },
 }
 _IN_WORDS = {"images": "labelled images", "objects": "boxes", "masks": "class masks"}

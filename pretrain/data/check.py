@@ -28,8 +28,8 @@ from pretrain.data.catalog import (
 from pretrain.data.images import ImageSet, decode_image
 from pretrain.data.manifests import imagenet_classes, manifests, recognise
 from pretrain.data.places import Places
-from pretrain.errors import InputError
-from pretrain.progress import progress
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.progress import progress
 
 _LISTED = 10  # problems of one kind that are written out; the rest is a number
 
@@ -141,15 +141,15 @@ def make_set(catalog: Catalog, name: str, out: Path) -> str:
     entry = catalog.entry(name)
     out = Path(out)
     if isinstance(entry, ScenesEntry):
-        from pretrain.data.scenes import materialise_scenes
-        from pretrain.data.shapes import CLASSES
+        from pretrain.data.generated.scenes import materialise_scenes
+        from pretrain.data.generated.shapes import CLASSES
 
         root = materialise_scenes(entry, out)
         splits = ", ".join(f"{split}: [{split}]" for split in entry.splits())
         return f"{name}_files: {{format: voc, root: {root}, {splits}, classes: [{', '.join(CLASSES)}]}}"
     if not isinstance(entry, ShapesEntry):
         raise InputError(f"data set '{name}' has format '{entry.format}'; only generated sets (shapes) can be made")
-    from pretrain.files import write_bytes
+    from pretrain.runtime.files import write_bytes
 
     for split in entry.splits():
         images = catalog.images(name, split)
@@ -282,8 +282,8 @@ def _check_objects(
 
 
 def _check_masks(catalog: Catalog, name: str, split: str, report: Report, open_images: bool) -> None:
-    from pretrain.data.cache import cache_root
-    from pretrain.data.masks import check_masks
+    from pretrain.data.readers.masks import check_masks
+    from pretrain.runtime.cache import cache_root
 
     masks = catalog.masks(name, split)
     found = SplitReport(split, len(masks), len(masks.classes))

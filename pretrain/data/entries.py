@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from pretrain.data.torchvision_facts import facts
-from pretrain.settings import Settings
+from pretrain.runtime.settings import Settings
 
 SPLITS = ("train", "val", "test")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
+from pretrain.data.content import file_identity
 from pretrain.data.entries import (
     CocoEntry,
     Entry,
@@ -21,32 +21,9 @@ from pretrain.data.entries import (
 from pretrain.data.images import SUFFIXES
 from pretrain.data.listing import list_files
 from pretrain.data.places import Places
-from pretrain.errors import InputError
-from pretrain.files import canonical_hash
+from pretrain.runtime.files import canonical_hash
 
-_WHOLE_UP_TO = 64 << 20  # bytes: smaller files are hashed whole, of larger ones the size and both ends
-_END = 1 << 20
 _VOC_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass")
-
-
-def file_identity(path: Path) -> str:
-    """A hash of a file's size and content: all of it up to 64 MiB, beyond that its first and last MiB.
-
-    Raises:
-        InputError: no such file.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            if size <= _WHOLE_UP_TO:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-            digest = hashlib.sha256(f"{size}\n".encode())
-            digest.update(stream.read(_END))
-            stream.seek(size - _END)
-            digest.update(stream.read())
-            return digest.hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"no file at {path}") from None
 
 
 def entry_identity(places: Places, name: str, entry: Entry) -> str:
@@ -64,7 +41,7 @@ def _split(places: Places, name: str, entry: Entry, split: str) -> Any:
     if isinstance(entry, ImageFolderEntry):
         return _folder(places.resolve(value))
     if isinstance(entry, FileListEntry):
-        from pretrain.data.filelist import open_split
+        from pretrain.data.readers.filelist import open_split
 
         return open_split(places, name, entry, split).identity
     if isinstance(entry, VocEntry):
@@ -74,7 +51,7 @@ def _split(places: Places, name: str, entry: Entry, split: str) -> Any:
     if isinstance(entry, MasksEntry):
         return [_folder(places.resolve(value.images)), _folder(places.resolve(value.masks))]
     if isinstance(entry, GeneratedEntry):
-        from pretrain.data.shapes import VERSION
+        from pretrain.data.generated.shapes import VERSION
 
         return [value, VERSION]
     assert isinstance(entry, TorchvisionEntry)

@@ -13,8 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pretrain.errors import InputError
-from pretrain.files import canonical_hash
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import canonical_hash
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's ImageFolder's
 

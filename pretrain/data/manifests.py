@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 from pydantic import RootModel
 
-from pretrain.data.filelist import packaged_names
 from pretrain.data.images import ImageSet
-from pretrain.settings import Settings
+from pretrain.data.readers.filelist import packaged_names
+from pretrain.runtime.settings import Settings
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 Box = tuple[float, float, float, float]
 # Sets whose pixels count from 0 where the format counts from 1, and COCO's rounding, reach this far over an edge.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 _GLOB = "*?["
 

@@ -67,7 +67,7 @@ def read_curves(path: Path) -> list[dict[str, Any]]:
 
 
 def _drop_lines_from(path: Path, step: int) -> None:
-    from pretrain.files import write_text
+    from pretrain.runtime.files import write_text
 
     if not path.exists():
         return

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.errors import InputError, RunFailedError
-from pretrain.files import write_text
+from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.files import write_text
 
 log = logging.getLogger("fastmoco")
 

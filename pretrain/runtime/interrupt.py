@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pretrain.errors import Interrupted
+from pretrain.runtime.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 

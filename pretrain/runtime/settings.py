@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from pretrain.errors import InputError, unknown
+from pretrain.runtime.errors import InputError, unknown
 
 Path_ = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrain.recipe_views import ViewsSpec
+from pretrain.views.settings import ViewsSpec
 
 _ORDERS = tuple(itertools.permutations(range(4)))
 _CROP_TRIES = 10  # as torchvision's RandomResizedCrop

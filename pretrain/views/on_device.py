@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.recipe_views import ViewsSpec
-from pretrain.view_draws import ViewDraw, draw_view
+from pretrain.views.draws import ViewDraw, draw_view
+from pretrain.views.settings import ViewsSpec
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2
 

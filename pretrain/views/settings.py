@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from pretrain.errors import unknown
-from pretrain.settings import Settings
+from pretrain.runtime.errors import unknown
+from pretrain.runtime.settings import Settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Pair = tuple[Probability, Probability]

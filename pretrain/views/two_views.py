@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from pretrain import view_ops
 from pretrain.data.images import ImageSet
-from pretrain.device_views import DeviceViews
-from pretrain.errors import InputError
-from pretrain.recipe_views import ViewsSpec
-from pretrain.view_draws import ViewDraw, draw_view
+from pretrain.runtime.errors import InputError
+from pretrain.views import operations
+from pretrain.views.draws import ViewDraw, draw_view
+from pretrain.views.on_device import DeviceViews
+from pretrain.views.settings import ViewsSpec
 
 log = logging.getLogger("fastmoco")
 
@@ -62,7 +62,7 @@ class TwoViews:
         height, width = image.shape[:2]
         for view, place in enumerate(places):
             draw = draw_view(self.spec, self.seed, epoch, index, view, height, width)
-            pixels = view_ops.crop_resize(image, draw.box, self.spec.size, self.spec.interpolation)
+            pixels = operations.crop_resize(image, draw.box, self.spec.size, self.spec.interpolation)
             if self.spec.where == "workers":
                 pixels = augment(pixels, draw)
             place.copy_(torch.from_numpy(pixels).permute(2, 0, 1))
@@ -74,14 +74,14 @@ def augment(pixels: np.ndarray, draw: ViewDraw) -> np.ndarray:
     """uint8 (H, W, 3) -> the same: everything a draw asks for after the crop."""
     if draw.jitter is not None:
         for operation in draw.order:
-            pixels = view_ops.JITTER[operation](pixels, draw.jitter[operation])
+            pixels = operations.JITTER[operation](pixels, draw.jitter[operation])
     if draw.gray:
-        pixels = view_ops.grayscale(pixels)
+        pixels = operations.grayscale(pixels)
     if draw.blur_sigma > 0:
-        pixels = view_ops.blur(pixels, draw.blur_sigma)
+        pixels = operations.blur(pixels, draw.blur_sigma)
     if draw.solarize:
-        pixels = view_ops.solarize(pixels)
-    return view_ops.flip(pixels) if draw.flip else pixels
+        pixels = operations.solarize(pixels)
+    return operations.flip(pixels) if draw.flip else pixels
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

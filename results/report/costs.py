@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from results.lookup import Row, records
-from results.measuring import Evidence
-from results.store import Store
+from results.store.lookup import Row, records
+from results.store.store import Store
+from results.tables.measuring import Evidence
 
 # The task that a plot of accuracy takes, the first of these that any pretrained checkpoint has.
 _TASKS = ("linear", "knn", "finetune", "semi", "logreg", "svm", "segmentation", "detection")

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pretrain.files import canonical_hash
-from results import stats
-from results.costs import commonest, maker_of
-from results.lookup import Row, records
-from results.measuring import Evidence
-from results.store import Store
+from pretrain.runtime.files import canonical_hash
+from results.report.costs import commonest, maker_of
+from results.store.lookup import Row, records
+from results.store.store import Store
+from results.tables import stats
+from results.tables.measuring import Evidence
 
 # Two recipes that differ in these alone are one method, trained longer or shorter: `epochs`, and what keeps the books.
 LENGTH = frozenset(

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from results import plots
-from results.costs import cost_of_pretraining
-from results.epochs import accuracy_by_epochs
-from results.lookup import records
-from results.matching import matches
-from results.store import Store
-from results.table import Table
+from results.report import plots
+from results.report.costs import cost_of_pretraining
+from results.report.epochs import accuracy_by_epochs
+from results.store.lookup import records
+from results.store.matching import matches
+from results.store.store import Store
+from results.tables.table import Table
 
 _MOST_DOTS = 24
 

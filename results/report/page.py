@@ -12,14 +12,15 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from pretrain.errors import InputError
-from pretrain.files import write_text
-from results import plots, tables
-from results.figures import figures
-from results.html import environment
-from results.lookup import Row, records
-from results.store import Store, load
-from results.table import Table
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import write_text
+from results.report import plots
+from results.report.figures import figures
+from results.store.lookup import Row, records
+from results.store.store import Store, load
+from results.tables import named
+from results.tables.html import environment
+from results.tables.table import Table
 
 # A page of a few MB: sheets beyond these stay in the runs' directories, and the page says so.
 _MAX_PICTURES, _PICTURE_WIDTH, _PICTURE_BYTES = 24, 960, 2_500_000
@@ -54,14 +55,14 @@ def write_report(roots: Sequence[Path], out: Path) -> None:
     """Write the report of every run under `roots` to `out`.
 
     Raises:
-        InputError: as `results.store.load`.
+        InputError: as `results.store.store.load`.
     """
     write_text(Path(out), page(load(roots), [str(root) for root in roots]))
 
 
 def page(store: Store, roots: Sequence[str]) -> str:
     """The report's HTML; the same runs give the same bytes."""
-    built = [tables.table(name, store) for name in ["summary", *(n for n in tables.definitions() if n != "summary")]]
+    built = [named.table(name, store) for name in ["summary", *(n for n in named.definitions() if n != "summary")]]
     shown = [table for table in built if table.name == "summary" or _has_numbers(table)]
     pictures, left_out = _pictures(store)
     return (
@@ -90,10 +91,10 @@ def write_plots(roots: Sequence[Path], folder: Path) -> list[Path]:
     """Write each plot of the runs under `roots` as SVG and PNG into `folder`; the files' paths.
 
     Raises:
-        InputError: as `results.store.load`.
+        InputError: as `results.store.store.load`.
     """
     store = load(roots)
-    built = {name: tables.table(name, store) for name in ("summary", "paper/ablation_grid")}
+    built = {name: named.table(name, store) for name in ("summary", "paper/ablation_grid")}
     Path(folder).mkdir(parents=True, exist_ok=True)
     return [path for one in figures(store, built) for path in plots.save(one.figure, Path(folder) / one.name)]
 

@@ -18,12 +18,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pretrain.files import write_bytes
-from results.costs import Cost
-from results.epochs import EpochCurves
-from results.published import find
-from results.store import Store
-from results.table import Table
+from pretrain.runtime.files import write_bytes
+from results.report.costs import Cost
+from results.report.epochs import EpochCurves
+from results.store.published import find
+from results.store.store import Store
+from results.tables.table import Table
 
 INK, GRID = "#191c20", "#d8dce1"
 SERIES = ("#043ca9", "#e67117", "#1ba779", "#4a0640", "#604402", "#2799ea", "#535961")
@@ -131,7 +131,7 @@ def accuracy_by_epochs(
 
 
 def learning_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Figure | None:
-    """One line a run: the value `name` of its `metrics.jsonl` points (`pretrain.curves.read_curves`) by step."""
+    """One line a run: the value `name` of its points (`pretrain.runtime.curves.read_curves`) by step."""
     figure, axes = _figure("step", name)
     drawn = 0
     for label, points in curves.items():

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pretrain.files import write_text
-from results.answers import as_text
-from results.reading import FoundRun, Problem, found_runs
+from pretrain.runtime.files import write_text
 from results.row import Result
+from results.store.answers import as_text
+from results.store.reading import FoundRun, Problem, found_runs
 
 # An absolute path inside a longer text: not after a letter, digit, dot, colon or slash (a URL, a relative path, a/b).
 _EMBEDDED = re.compile(r"(?<![\w.:/~)\]-])(?:~|/(?=\w))[\w.@+-]*(?:/[\w.@+=-]+)+/?")

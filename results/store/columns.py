@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pretrain.files import canonical_hash
+from pretrain.runtime.files import canonical_hash
 from results.row import Metric, Run
 
 # (name, type, what it holds). The state's columns are the run's; the metric's are null for a run without a result.

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from pretrain.files import canonical_hash
-from results.columns import PROSE
+from pretrain.runtime.files import canonical_hash
+from results.store.columns import PROSE
 
 Row = dict[str, Any]
 Filter = Mapping[str, Any]

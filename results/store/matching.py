@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pretrain.errors import unknown
+from pretrain.runtime.errors import unknown
 
 
 def matches(frame: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.Series:

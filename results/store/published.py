@@ -4,7 +4,7 @@ To add a number, append a line to `results/published.csv`: one number of one sou
 their order. What the source does not say stays empty; nothing is computed or guessed, except that fractions are
 multiplied by 100. Say where you read it (`source`, `source_location`, `reading`). `protocol_match` is "same" only if
 every number of our protocol agrees with what the source states. Tables pick it up by the filters in their definitions;
-`tests/results/test_published.py` holds the schema and the count of rows.
+`tests/results/store/test_published.py` holds the schema and the count of rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.matching import matches
+from results.store.matching import matches
 
 # Every column, in the file's order, with what it holds.
 PUBLISHED_COLUMNS: dict[str, str] = {

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 from results.row import SCHEMA, Metric, Result, Run
 
 ProblemKind = Literal["duplicate", "half-written", "foreign", "unreadable", "failed", "unfinished"]
@@ -53,7 +53,7 @@ class FoundRun(NamedTuple):
 
 
 class Collected(Result):
-    """A line of a JSON-lines file: a result and which test samples the run got right (`results.answers`)."""
+    """A line of a JSON-lines file: a result and which test samples the run got right (`results.store.answers`)."""
 
     correct: str | None = None
 

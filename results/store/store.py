@@ -14,11 +14,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretrain.errors import InputError
-from pretrain.files import replacing
-from results.columns import COLUMNS, METRIC_SCHEMA, RUN_COLUMNS, SCHEMA, TextOf, long_form, metric_values, run_values
-from results.matching import matches
-from results.reading import Problem, found_runs
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import replacing
+from results.store.columns import (
+    COLUMNS,
+    METRIC_SCHEMA,
+    RUN_COLUMNS,
+    SCHEMA,
+    TextOf,
+    long_form,
+    metric_values,
+    run_values,
+)
+from results.store.matching import matches
+from results.store.reading import Problem, found_runs
 
 __all__ = ["COLUMNS", "Problem", "Store", "collect", "load"]
 
@@ -33,7 +42,7 @@ class Store:
 
     Attributes:
         rows: one metric of a finished run a row, columns `COLUMNS`, in the order of run_id and rank.
-        runs: one run a row, failed and unfinished ones too, the run's columns (`results.columns.RUN_COLUMNS`).
+        runs: one run a row, failed and unfinished ones too, the run's columns (`results.store.columns.RUN_COLUMNS`).
         problems: what gave no row, in the order of paths.
     """
 
@@ -104,7 +113,7 @@ def collect(roots: Sequence[Path], out_jsonl: Path) -> int:
     Raises:
         InputError: as `load`; or a root that is a snapshot, which holds no whole results.
     """
-    from results.collecting import write_lines
+    from results.store.collecting import write_lines
 
     return write_lines(roots, Path(out_jsonl))
 

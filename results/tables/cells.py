@@ -6,14 +6,14 @@ import json
 
 import pandas as pd
 
-from pretrain.errors import InputError
-from results import published as published_numbers
-from results.contest import ALPHA, embolden
-from results.definition import ColumnDefinition, Definition, Filter, RowDefinition
-from results.lookup import Lookup, Row, records
-from results.measuring import Evidence, measure
-from results.store import Store
-from results.table import Cell, Column, Mark, Published, Table
+from pretrain.runtime.errors import InputError
+from results.store import published as published_numbers
+from results.store.lookup import Lookup, Row, records
+from results.store.store import Store
+from results.tables.contest import ALPHA, embolden
+from results.tables.definition import ColumnDefinition, Definition, Filter, RowDefinition
+from results.tables.measuring import Evidence, measure
+from results.tables.table import Cell, Column, Mark, Published, Table
 
 _ORDER = ("last", "held_out", "best")
 # What a cell is not made from, unless a definition names it: it would only be carried along.

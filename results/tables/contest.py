@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pretrain.errors import InputError
-from results import stats
-from results.measuring import Evidence, refuse_mixture
-from results.table import Cell, Column
+from pretrain.runtime.errors import InputError
+from results.tables import stats
+from results.tables.measuring import Evidence, refuse_mixture
+from results.tables.table import Cell, Column
 
 ALPHA = 0.05
 

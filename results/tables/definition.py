@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from pretrain.errors import InputError, unknown
-from pretrain.settings import Settings, load_yaml, validate
-from results.columns import COLUMNS
-from results.published import PUBLISHED_COLUMNS
+from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.settings import Settings, load_yaml, validate
+from results.store.columns import COLUMNS
+from results.store.published import PUBLISHED_COLUMNS
 
 FOLDER = Path(str(resources.files("results"))) / "definitions"
 Scalar = str | int | float | bool | None

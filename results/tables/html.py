@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from results import rendering
-from results.table import MEANINGS, Table
+from results.tables import rendering
+from results.tables.table import MEANINGS, Table
 
 
 @functools.lru_cache(maxsize=1)

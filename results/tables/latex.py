@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.rendering import difference_text, legend, measured_text, parts, published_text
-from results.table import Cell, Column, Mark, Table
+from results.tables.rendering import difference_text, legend, measured_text, parts, published_text
+from results.tables.table import Cell, Column, Mark, Table
 
 _SYMBOLS: dict[Mark, str] = {
     "failed": r"$\times$",

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain.errors import InputError
-from results import stats
-from results.answers import answers
-from results.lookup import Row, settings_without
-from results.table import Measured
+from pretrain.runtime.errors import InputError
+from results.store.answers import answers
+from results.store.lookup import Row, settings_without
+from results.tables import stats
+from results.tables.table import Measured
 
 # What all rows behind one number, and both sides of a comparison, must share: column of the store -> the word for it.
 MUST_AGREE = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pretrain.errors import InputError, unknown
-from results import html, latex, rendering
-from results.cells import build
-from results.definition import definitions, load_definition
-from results.store import Store
-from results.table import MEANINGS, Table
+from pretrain.runtime.errors import InputError, unknown
+from results.store.store import Store
+from results.tables import html, latex, rendering
+from results.tables.cells import build
+from results.tables.definition import definitions, load_definition
+from results.tables.table import MEANINGS, Table
 
 __all__ = ["FORMATS", "Format", "definitions", "render", "table", "trace"]
 

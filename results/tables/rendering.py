@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from results.table import MEANINGS, Cell, Column, Mark, Table
+from results.tables.table import MEANINGS, Cell, Column, Mark, Table
 
 SYMBOLS: dict[Mark, str] = {
     "failed": "✗",

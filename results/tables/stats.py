@@ -16,7 +16,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 Correct = Sequence[NDArray[np.bool_]]
 RESAMPLES = 10_000

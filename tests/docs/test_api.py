@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from evaluate.api import Catalog, extract, knn_top1, load_backbone, measure
-from pretrain.data.transforms import test_transform as centre_crop
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
+from pretrain.transforms import test_transform as centre_crop
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ import pytest
 import typer.main
 import yaml
 
+from benchmarks.campaign.spec import CampaignSpec, EvaluateEntry, Launch, Resources
 from benchmarks.cli import app
-from benchmarks.spec import CampaignSpec, EvaluateEntry, Launch, Resources
 from evaluate.checkpoints.formats import FORMATS
 from evaluate.task import TASKS, protocols
-from pretrain.backbones import names
+from pretrain.backbones.registry import names
 from pretrain.data.catalog import Catalog
-from pretrain.recipe import RECIPES
-from results.columns import COLUMNS
-from results.definition import definitions
+from pretrain.recipes import RECIPES
 from results.readme import MEASURED, refreshed
+from results.store.columns import COLUMNS
+from results.tables.definition import definitions
 
 ROOT = typer.main.get_command(app)
 FASTMOCO = Path(sys.executable).with_name("fastmoco")

@@ -13,11 +13,11 @@ import jsonschema
 import pytest
 import yaml
 
+from benchmarks.campaign.spec import Launch, Resources, load_spec
 from benchmarks.schema import TITLES, attributes, schema, shipped
-from benchmarks.spec import Launch, Resources, load_spec
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError
-from results.definition import FOLDER, definitions
+from pretrain.runtime.errors import InputError
+from results.tables.definition import FOLDER, definitions
 
 
 def objections(name: str, value: Any) -> list[str]:

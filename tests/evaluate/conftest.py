@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.protocols.base import TaskProtocol
 from evaluate.task import Job, resolve_protocol
-from pretrain import backbones
+from pretrain.backbones import registry
+from pretrain.backbones.handover import BackboneMetadata
 from pretrain.data.catalog import Catalog, Entry, ImageFolderEntry
 from pretrain.data.images import ImageSet, Source
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata
+from pretrain.runtime.errors import InputError
 
 
 class InMemory(Source):
@@ -83,7 +83,7 @@ class FakeCatalog(Catalog):
         return self.splits[split]
 
 
-class MeanColour(backbones.Backbone):
+class MeanColour(registry.Backbone):
     """A backbone of one batch norm whose features are the mean colour and its square: D = 6."""
 
     def __init__(self) -> None:
@@ -110,11 +110,11 @@ class Watching(MeanColour):
         return super().maps(images)
 
 
-def loaded(module: backbones.Backbone) -> LoadedBackbone:
+def loaded(module: registry.Backbone) -> LoadedBackbone:
     """As `load_backbone` would give it."""
     module = module.eval().requires_grad_(False)
     metadata = BackboneMetadata(backbone="mean_colour", method="test")
-    return LoadedBackbone(module, metadata, "random:mean_colour", backbones.fingerprint(module), "random")
+    return LoadedBackbone(module, metadata, "random:mean_colour", registry.fingerprint(module), "random")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from benchmarks.cli import main
-from pretrain import backbones
-from pretrain.handover import BackboneMetadata, write_backbone
+from pretrain.backbones import registry
+from pretrain.backbones.handover import BackboneMetadata, write_backbone
 
 
 def png(label: int) -> bytes:
@@ -148,7 +148,7 @@ def test_settings_that_do_not_fit(
 def test_weights_that_give_nan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, catalog: Path, task: str
 ) -> None:
-    module = backbones.build("cifar_resnet20")
+    module = registry.build("cifar_resnet20")
     with torch.no_grad():
         next(module.parameters()).view(-1)[0] = float(np.nan)
     path = tmp_path / "broken.safetensors"

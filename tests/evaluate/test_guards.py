@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evaluate import features, guards, task, tuning
+from evaluate import guards, task
 from evaluate.checkpoints.load import LoadedBackbone, load_backbone
-from evaluate.features import Features
-from evaluate.probe import Probe
-from pretrain import backbones
-from pretrain.errors import InputError, Interrupted, RunFailedError
-from pretrain.handover import BackboneMetadata, write_backbone
-from pretrain.interrupt import StopRequest
+from evaluate.frozen import features
+from evaluate.frozen.features import Features
+from evaluate.trained import tuning
+from evaluate.trained.probe import Probe
+from pretrain.backbones import registry
+from pretrain.backbones.handover import BackboneMetadata, write_backbone
+from pretrain.runtime.errors import InputError, Interrupted, RunFailedError
+from pretrain.runtime.interrupt import StopRequest
 
 
 class MovingStatistics(nn.BatchNorm2d):
@@ -26,7 +28,7 @@ class MovingStatistics(nn.BatchNorm2d):
 
 def thawed(backbone: LoadedBackbone) -> LoadedBackbone:
     backbone.module.bn = MovingStatistics(3).requires_grad_(False)
-    fingerprint = backbones.fingerprint(backbone.module)
+    fingerprint = registry.fingerprint(backbone.module)
     return LoadedBackbone(backbone.module, backbone.metadata, backbone.ref, fingerprint, "random")
 
 
@@ -67,7 +69,7 @@ def test_a_tensor_that_did_not_come_from_the_file_fails_the_run(
 ) -> None:
     caplog.set_level("INFO", logger="fastmoco")
     path = tmp_path / "backbone.safetensors"
-    tensors = backbones.build("cifar_resnet20").state_dict()
+    tensors = registry.build("cifar_resnet20").state_dict()
     write_backbone(path, tensors, BackboneMetadata(backbone="cifar_resnet20", method="test"))
     whole = load_backbone(path)
     assert "cifar_resnet20" in caplog.text

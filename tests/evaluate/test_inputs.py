@@ -9,7 +9,7 @@ from evaluate import task
 from evaluate.inputs import job_images
 from evaluate.task import Job
 from pretrain.data.splits import few
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 MakeJob = Callable[..., Job]
 

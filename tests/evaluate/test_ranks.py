@@ -23,12 +23,13 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {folder!r})
 from conftest import FakeCatalog, MeanColour, coloured_set
-from evaluate import representation, task
+from evaluate import task
+from evaluate.frozen import representation
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.task import Job, resolve_protocol
-from pretrain import backbones
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata
+from pretrain.backbones import registry
+from pretrain.runtime.errors import InputError
+from pretrain.backbones.handover import BackboneMetadata
 
 told = json.loads(sys.argv[1])
 
@@ -42,7 +43,7 @@ class Slow(MeanColour):
 
 module = Slow().eval().requires_grad_(False)
 metadata = BackboneMetadata(backbone="mean_colour", method="test")
-backbone = LoadedBackbone(module, metadata, "random:mean_colour", backbones.fingerprint(module), "random")
+backbone = LoadedBackbone(module, metadata, "random:mean_colour", registry.fingerprint(module), "random")
 catalog = FakeCatalog(
     train=coloured_set("train", told["train"]), test=coloured_set("test", told["test"]).subset(range(told["n_test"]))
 )

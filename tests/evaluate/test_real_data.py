@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evaluate import task
 from evaluate.checkpoints.load import load_backbone
-from evaluate.features import extract
+from evaluate.frozen.features import extract
 from evaluate.inputs import test_input as input_of
 from evaluate.protocols.base import TaskProtocol
 from evaluate.protocols.knn import PROTOCOLS

@@ -14,13 +14,14 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import cifar, flowers102
 
-from benchmarks.spec import load_spec
-from evaluate import sweep, task
-from evaluate.features import Features
-from evaluate.heads import Heads, train_heads
+from benchmarks.campaign.spec import load_spec
+from evaluate import task
+from evaluate.frozen import sweep
+from evaluate.frozen.features import Features
+from evaluate.frozen.heads import Heads, train_heads
 from evaluate.inputs import main_metric
-from pretrain.data import torchvision_facts
 from pretrain.data.catalog import VOC_CLASSES, Catalog, TorchvisionEntry
+from pretrain.data.readers import torchvision_facts
 
 K = 3
 RNG = np.random.default_rng(0)

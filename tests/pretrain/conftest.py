@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pretrain.recipe import RECIPES, Recipe
+from pretrain.recipe import Recipe
+from pretrain.recipes import RECIPES
 
 
 @pytest.fixture(scope="session")

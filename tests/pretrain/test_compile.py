@@ -7,11 +7,12 @@ import shutil
 import pytest
 import torch
 
+from pretrain.backbones.handover import read_backbone
 from pretrain.data.catalog import Catalog
-from pretrain.distributed import ALONE
-from pretrain.handover import read_backbone
+from pretrain.model import build_model, compiled
+from pretrain.runtime.distributed import ALONE
 from pretrain.step import accumulate_gradients
-from pretrain.train import build_model, compiled, train
+from pretrain.train import train
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.errors import InputError
 from pretrain.fast_moco import FastMoCo
-from pretrain.recipe import RECIPES, resolve_recipe
+from pretrain.recipes import RECIPES, resolve_recipe
+from pretrain.runtime.errors import InputError
 from pretrain.step import accumulate_gradients
 
 _spec = importlib.util.spec_from_file_location("definition", Path(__file__).with_name("definition.py"))

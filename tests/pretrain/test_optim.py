@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from pretrain.distributed import ALONE
+from pretrain.model import build_model
 from pretrain.optim import LARS, build_optimizer, cosine_momentum, load_optimizer_state, split_by_decay, warmup_cosine
+from pretrain.runtime.distributed import ALONE
 from pretrain.step import accumulate_gradients
-from pretrain.train import build_model
 
 CPU = torch.device("cpu")
 

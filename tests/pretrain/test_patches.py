@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.errors import InputError
 from pretrain.patches import combinations, combine, divide, mixing_matrix, patch_size
+from pretrain.runtime.errors import InputError
 
 
 def test_divide_reads_row_by_row():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pretrain.batches import batch_of_rank
-from pretrain.errors import InputError
 from pretrain.fast_moco import FastMoCo
 from pretrain.patches import patch_size
-from pretrain.recipe import RECIPES, resolve_recipe
+from pretrain.recipes import RECIPES, resolve_recipe
+from pretrain.runtime.errors import InputError
 
 R50 = RECIPES["r50_e100"]
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pretrain.errors import RunFailedError
+from pretrain.runtime.errors import RunFailedError
 from pretrain.state import StateStore, whole_content
 
 
@@ -75,7 +75,7 @@ def test_foreign_files_are_damage(tmp_path):
 FULL_DISK = """
 import resource, signal, sys, torch
 from pathlib import Path
-from pretrain.errors import RunFailedError
+from pretrain.runtime.errors import RunFailedError
 from pretrain.state import StateStore
 store = StateStore(Path(sys.argv[1]))
 store.save(1, {"w": torch.zeros(10)}, wait=True)

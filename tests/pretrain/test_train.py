@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.curves import read_curves
+from pretrain.backbones.handover import read_backbone
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError, RunFailedError
-from pretrain.handover import read_backbone
 from pretrain.recipe import Recipe
+from pretrain.runtime.curves import read_curves
+from pretrain.runtime.errors import InputError, RunFailedError
 from pretrain.train import learning_rates, train
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(small_recipe, t
 
 
 def test_learning_rates_of_the_published_recipe():
-    from pretrain.recipe import RECIPES
+    from pretrain.recipes import RECIPES
 
     recipe: Recipe = RECIPES["r50_e100"]
     total = 100 * 2502

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain import backbones
-from pretrain.curves import read_curves
+from pretrain.backbones import registry
+from pretrain.backbones.resnets import Backbone
 from pretrain.data.catalog import Catalog, ShapesEntry
 from pretrain.data.images import ImageSet, Source
-from pretrain.errors import InputError, RunFailedError
 from pretrain.monitor import OnlineKnn
-from pretrain.recipe_views import SHAPES
-from pretrain.resnets import Backbone
+from pretrain.runtime.curves import read_curves
+from pretrain.runtime.errors import InputError, RunFailedError
 from pretrain.state import StateStore
 from pretrain.train import train
+from pretrain.views.settings import SHAPES
 
 CPU = torch.device("cpu")
 TINY_VIEWS = SHAPES.model_copy(update={"size": 16})
@@ -77,11 +77,11 @@ def test_online_knn_of_a_perfect_backbone_is_100_percent_and_leaves_no_trace():
     oracle = Oracle()
     oracle.labels = np.concatenate([watch.reference.labels, watch.queries.labels])
     assert watch.measure(oracle) == 100.0
-    real = backbones.build("cifar_resnet20").train()
-    before = backbones.fingerprint(real)
+    real = registry.build("cifar_resnet20").train()
+    before = registry.fingerprint(real)
     watch.measure(real)
     assert real.training
-    assert backbones.fingerprint(real) == before
+    assert registry.fingerprint(real) == before
 
 
 def test_online_knn_asks_for_labels():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.files import write_json
+from pretrain.runtime.files import write_json
 from results.row import Checkpoint, Data, Metric, Protocol, Result, Run, write_result
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from results.lookup import records
-from results.measuring import Evidence
 from results.readme import MEASURED, refreshed
-from results.store import load
+from results.store.lookup import records
+from results.store.store import load
+from results.tables.measuring import Evidence
 
 
 def test_the_readme_shows_what_the_rows_give(repository: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks.perf.peers.contestants import SETTINGS
-from pretrain.distributed import ALONE
+from pretrain.model import build_model
 from pretrain.optim import build_optimizer
+from pretrain.runtime.distributed import ALONE
 from pretrain.state import StateStore
-from pretrain.train import build_model
 
 TARGET = 0.15
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluate.features import Features
+from evaluate.frozen.features import Features
 
 CLASSES = 100
 

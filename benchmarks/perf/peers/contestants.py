@@ -22,10 +22,11 @@ from benchmarks.perf.peers.steps import (
     naive_step,
     our_step,
 )
-from pretrain.distributed import ALONE
+from pretrain.model import build_model
 from pretrain.optim import build_optimizer
-from pretrain.recipe import Recipe, resolve_recipe
-from pretrain.train import build_model
+from pretrain.recipe import Recipe
+from pretrain.recipes import resolve_recipe
+from pretrain.runtime.distributed import ALONE
 
 OURS, NAIVE, MOCO_V3, BACKBONE, OURS_BF16 = "ours", "public code", "MoCo v3", "backbone alone", "ours, bf16"
 NAMES = (OURS, NAIVE, MOCO_V3, BACKBONE, OURS_BF16)

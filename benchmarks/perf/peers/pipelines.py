@@ -16,9 +16,9 @@ from torchvision import transforms as v1
 from torchvision.transforms import functional as v1_functional
 from torchvision.transforms import v2
 
-from pretrain.recipe_views import MOCO_V2
-from pretrain.view_draws import draw_view
-from pretrain.views import TwoViews
+from pretrain.views.draws import draw_view
+from pretrain.views.settings import MOCO_V2
+from pretrain.views.two_views import TwoViews
 
 Pair = tuple[Tensor, Tensor]
 

@@ -71,7 +71,8 @@ class Format:
         because: why that one.
         drops: pattern of a clean name -> why it is left out.
         normalization: name of the preset its training used; None where the names cannot tell.
-        padding, small_stem_padding: of the backbone (`pretrain.backbones.build`); the second where its stem is 3x3.
+        padding, small_stem_padding: of the backbone (`pretrain.backbones.registry.build`); the second where its stem is
+            3x3.
         stride_in_1x1: where the stride of its bottleneck blocks stands.
         stride_is_a_guess: the names cannot tell where it stands.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluate.checkpoints.formats.facts import HEAD, Format
-from pretrain.handover import KEY as OUR_KEY
+from pretrain.backbones.handover import KEY as OUR_KEY
 
 OWN = Format(
     "fastmoco",

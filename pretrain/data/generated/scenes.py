@@ -1,7 +1,7 @@
 """The generated set `scenes`: some shapes an image, written as a PASCAL VOC tree with boxes, instance and class masks.
 
-Image i of a split derives from (seed, split, i). Shapes are those of `pretrain.data.shapes`; a later one may hide part
-of an earlier one, and masks and boxes are those of the part that is seen.
+Image i of a split derives from (seed, split, i). Shapes are those of `pretrain.data.generated.shapes`; a later one may
+hide part of an earlier one, and masks and boxes are those of the part that is seen.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from pretrain.data import shapes
-from pretrain.data.cache import cache_root
 from pretrain.data.entries import ScenesEntry
-from pretrain.data.generated import image_rng
-from pretrain.data.masks import MaskSet, read_voc_masks, voc_palette
+from pretrain.data.generated import shapes
+from pretrain.data.generated.sets import image_rng
+from pretrain.data.generated.shapes import CLASSES
 from pretrain.data.objects import ObjectSet
 from pretrain.data.places import Places
-from pretrain.data.shapes import CLASSES
-from pretrain.data.voc import read_voc
-from pretrain.files import canonical_hash
-from pretrain.progress import progress
+from pretrain.data.readers.masks import MaskSet, read_voc_masks, voc_palette
+from pretrain.data.readers.voc import read_voc
+from pretrain.runtime.cache import cache_root
+from pretrain.runtime.files import canonical_hash
+from pretrain.runtime.progress import progress
 
 VERSION = 1  # to be raised with any change of a pixel or a box
 MOST_OBJECTS = 5

@@ -15,14 +15,14 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from pretrain.data.cache import cache_root
 from pretrain.data.entries import SPLITS, ShapesEntry
+from pretrain.data.generated.shapes import CLASSES, VERSION, draw_image
 from pretrain.data.images import ImageSet, Source
 from pretrain.data.places import Places
-from pretrain.data.shapes import CLASSES, VERSION, draw_image
-from pretrain.errors import InputError
-from pretrain.files import canonical_hash, replacing
-from pretrain.progress import progress
+from pretrain.runtime.cache import cache_root
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import canonical_hash, replacing
+from pretrain.runtime.progress import progress
 
 log = logging.getLogger("fastmoco")
 

@@ -12,7 +12,7 @@ from typing import Any
 from pretrain.data.entries import CocoEntry, CocoSplit
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet, checked_box
 from pretrain.data.places import Places
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 log = logging.getLogger("fastmoco")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.data.entries import FileListEntry
-from pretrain.data.imagefolder import Files
 from pretrain.data.images import ImageSet, number_classes
 from pretrain.data.places import Places
-from pretrain.errors import InputError, unknown
+from pretrain.data.readers.imagefolder import Files
+from pretrain.runtime.errors import InputError, unknown
 
 _SIZES_UP_TO = 20_000  # files: of longer lists the identity holds the names alone, as looking at each takes minutes
 

@@ -11,7 +11,7 @@ from pretrain.data.entries import ImageFolderEntry
 from pretrain.data.images import SUFFIXES, ImageSet, Source, number_classes
 from pretrain.data.listing import Listing, list_files
 from pretrain.data.places import Places
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 class Files(Source):

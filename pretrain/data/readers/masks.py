@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from pretrain.data.entries import MasksEntry, VocEntry
 from pretrain.data.places import Places
-from pretrain.errors import InputError
-from pretrain.files import canonical_hash, write_json
-from pretrain.progress import progress
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import canonical_hash, write_json
+from pretrain.runtime.progress import progress
 
 IGNORE = 255
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")

@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretrain.data.cache import cache_root
+from pretrain.data.content import file_identity
 from pretrain.data.entries import ParquetEntry
-from pretrain.data.identity import file_identity
 from pretrain.data.images import ImageSet, Source
 from pretrain.data.places import Places
-from pretrain.errors import InputError, unknown
-from pretrain.files import replacing
+from pretrain.runtime.cache import cache_root
+from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.files import replacing
 
 IN_MEMORY_BYTES = 256 << 20  # of a split's image column; above, row groups are unpacked to the cache
 

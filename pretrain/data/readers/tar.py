@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.data.cache import cache_root
+from pretrain.data.content import file_identity
 from pretrain.data.entries import TarEntry
-from pretrain.data.identity import file_identity
 from pretrain.data.images import SUFFIXES, ImageSet, Source
 from pretrain.data.places import Places
-from pretrain.errors import InputError
-from pretrain.files import replacing
-from pretrain.progress import progress
+from pretrain.runtime.cache import cache_root
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import replacing
+from pretrain.runtime.progress import progress
 
 _INDEX_VERSION = 1
 

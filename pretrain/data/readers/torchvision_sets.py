@@ -15,8 +15,8 @@ from pretrain.data.images import ImageSet, Source
 from pretrain.data.places import Places
 from pretrain.data.splits import few
 from pretrain.data.torchvision_facts import SetFacts, facts
-from pretrain.errors import InputError
-from pretrain.files import canonical_hash
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import canonical_hash
 
 
 class Paths(Source):

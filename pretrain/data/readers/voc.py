@@ -11,7 +11,7 @@ from xml.parsers import expat
 from pretrain.data.entries import VocEntry
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet, checked_box
 from pretrain.data.places import Places
-from pretrain.errors import InputError, unknown
+from pretrain.runtime.errors import InputError, unknown
 
 log = logging.getLogger("fastmoco")
 

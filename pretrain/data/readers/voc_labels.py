@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from pretrain.data.content import file_identity
 from pretrain.data.entries import VocEntry
-from pretrain.data.identity import file_identity
-from pretrain.data.imagefolder import Files
 from pretrain.data.images import ImageSet
 from pretrain.data.places import Places
-from pretrain.data.voc import open_split as open_objects
-from pretrain.files import canonical_hash
+from pretrain.data.readers.imagefolder import Files
+from pretrain.data.readers.voc import open_split as open_objects
+from pretrain.runtime.files import canonical_hash
 
 
 def open_split(places: Places, name: str, entry: VocEntry, split: str) -> ImageSet:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.cost import SIZES, _disk_bytes
-from pretrain.backbones import build
+from benchmarks.campaign.cost import SIZES, _disk_bytes
+from pretrain.backbones.registry import build
 from pretrain.fast_moco import FastMoCo
-from pretrain.recipe import RECIPES
+from pretrain.recipes import RECIPES
 
 
 @pytest.mark.parametrize("name", SIZES)

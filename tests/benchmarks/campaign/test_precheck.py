@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.opened import Campaign, open_campaign
-from benchmarks.precheck import check_weights
-from benchmarks.session import run_campaign
-from benchmarks.show import print_plan
-from pretrain import backbones
+from benchmarks.campaign.opened import Campaign, open_campaign
+from benchmarks.campaign.precheck import check_weights
+from benchmarks.launch.session import run_campaign
+from benchmarks.launch.show import print_plan
+from pretrain.backbones import registry
 from pretrain.data.catalog import Catalog, ShapesEntry
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 CATALOG = Catalog({"tiny": ShapesEntry(format="shapes", size=32, train=64, test=32)})
 SPEC = """\
@@ -28,7 +28,7 @@ evaluate: [{task: knn, data: tiny}]
 
 @pytest.fixture
 def weights() -> dict[str, torch.Tensor]:
-    return backbones.build("cifar_resnet20").state_dict()
+    return registry.build("cifar_resnet20").state_dict()
 
 
 def campaign(folder: Path, text: str = SPEC) -> Campaign:

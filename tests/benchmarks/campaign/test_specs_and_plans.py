@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.campaign import Plan, make_plan
-from benchmarks.spec import load_spec
+from benchmarks.campaign.plan import Plan, make_plan
+from benchmarks.campaign.spec import load_spec
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 CATALOG = "tiny: {format: shapes, size: 32, train: 64, test: 32, seed: 0}\n"
 SPEC = """\

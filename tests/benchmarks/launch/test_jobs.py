@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.campaign import PlannedRun, make_plan
-from benchmarks.jobs import group, run_hashes
-from benchmarks.rundir import root_tag
-from benchmarks.spec import load_spec
+from benchmarks.campaign.plan import PlannedRun, make_plan
+from benchmarks.campaign.spec import load_spec
+from benchmarks.launch.jobs import group, run_hashes
+from benchmarks.run.rundir import root_tag
 from pretrain.data.catalog import Catalog
 
 SPEC = """\
@@ -56,7 +56,7 @@ def test_a_jobs_name_carries_its_runs_and_the_root(tmp_path: Path) -> None:
 
 
 def test_a_roots_tag_is_made_once_whoever_asks_first(tmp_path: Path) -> None:
-    ask = f"from benchmarks.rundir import root_tag; from pathlib import Path; print(root_tag(Path({str(tmp_path)!r})))"
+    ask = f"from benchmarks.run.rundir import root_tag; print(root_tag({str(tmp_path)!r}))"
     asking = [subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True) for _ in range(6)]
     told = {process.communicate(timeout=60)[0].strip() for process in asking}
     assert told == {root_tag(tmp_path)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.perf.variants import compare, shown, variants
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 SPEC = """
 name: small

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.lease import LeaseHeldError, holder, lease
+from benchmarks.run.lease import LeaseHeldError, holder, lease
 
 # Reads, waits, writes back: loses counts unless one process at a time does it.
 COUNT_ALONE = """
 import sys, time
 from pathlib import Path
-from benchmarks.lease import lease
+from benchmarks.run.lease import lease
 counter = Path(sys.argv[1]) / "counter"
 for _ in range(5):
     with lease(Path(sys.argv[1]) / "lease", wait_s=60):
@@ -26,7 +26,7 @@ for _ in range(5):
 DIE = """
 import os, sys
 from pathlib import Path
-from benchmarks.lease import lease
+from benchmarks.run.lease import lease
 with lease(Path(sys.argv[1])):
     os._exit(9)
 """

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import execute
-from benchmarks.campaign import make_plan
+from benchmarks.campaign.plan import make_plan
+from benchmarks.campaign.spec import load_spec
 from benchmarks.cli import main
-from benchmarks.provenance import describe_run
-from benchmarks.reproduce import command
-from benchmarks.request import Request
-from benchmarks.spec import load_spec
+from benchmarks.run import execute
+from benchmarks.run.provenance import describe_run
+from benchmarks.run.reproduce import command
+from benchmarks.run.request import Request
 from pretrain.data.catalog import Catalog
 
 SPEC = """\
@@ -68,7 +68,7 @@ def test_only_what_differs_from_the_preset_is_said(tmp_path: Path) -> None:
     request = Request(
         kind="evaluate", task="knn", settings_name="dino", settings={}, data="shapes", data_identity="x", seed=3
     )  # fmt: skip
-    from benchmarks.request import CheckpointRef
+    from benchmarks.run.request import CheckpointRef
     from evaluate.task import resolve_protocol
 
     settings = resolve_protocol("knn", "dino", {"k": 5, "also_k": [5, 10]}).model_dump(mode="json")
@@ -83,7 +83,7 @@ def test_only_what_differs_from_the_preset_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"settings_name": "from_a_file"}, {"settings": {"k": 5}}])
 def test_no_command_is_better_than_a_wrong_one(change: dict[str, object]) -> None:
-    from benchmarks.request import CheckpointRef
+    from benchmarks.run.request import CheckpointRef
 
     weights = CheckpointRef(label="random", ref="random:resnet18", init_seed=0)
     request = Request(

@@ -15,8 +15,8 @@ from evaluate.checkpoints.architectures import TRUNKS, expected
 from evaluate.checkpoints.export import TARGETS, convert
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
-from pretrain import backbones
-from pretrain.errors import InputError
+from pretrain.backbones import registry
+from pretrain.runtime.errors import InputError
 
 SAFE = ("timm", "huggingface", "fastmoco")
 
@@ -45,10 +45,10 @@ def written(folder: Path, target: str) -> Path:
 
 
 def test_the_tables_are_the_backbones() -> None:
-    assert set(TRUNKS) == set(backbones.names())
+    assert set(TRUNKS) == set(registry.names())
     for name in TRUNKS:
         with torch.device("meta"):
-            state = backbones.build(name).state_dict()
+            state = registry.build(name).state_dict()
         shapes = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
         assert expected(name) == shapes, name
 
@@ -120,7 +120,7 @@ def test_detectron2_takes_it(tmp_path: Path, peers: Any, images: Tensor, stride_
 
     source = tmp_path / "r50.safetensors"
     trunk = peers.resnet(0, name="resnet50").state_dict()
-    from pretrain.handover import BackboneMetadata, write_backbone
+    from pretrain.backbones.handover import BackboneMetadata, write_backbone
 
     write_backbone(source, trunk, BackboneMetadata(backbone="resnet50", method="x", stride_in_1x1=stride_in_1x1))
     out = tmp_path / "r50.pkl"

@@ -24,7 +24,7 @@ from evaluate.checkpoints.inert import Record
 from evaluate.checkpoints.pickle_stack import FLOOR_BYTES, TIMES_FILE_SIZE
 from evaluate.checkpoints.rebuild import ArrayShell, Rebuild
 from evaluate.checkpoints.tensors import StoredTensor
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 PROTOCOLS = range(6)
 
@@ -251,7 +251,7 @@ def test_memory_stays_within_a_few_times_the_file(tmp_path: Path, piece: bytes) 
     program = (
         "import sys\n"
         "from evaluate.checkpoints.containers import open_checkpoint\n"
-        "from pretrain.errors import InputError\n"
+        "from pretrain.runtime.errors import InputError\n"
         "def highest():  # not getrusage: its maximum begins with that of the process that started this one\n"
         "    lines = open('/proc/self/status')\n"
         "    return next(1024 * int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"

@@ -18,7 +18,7 @@ import torch
 
 from evaluate.checkpoints.containers import open_checkpoint
 from evaluate.checkpoints.tensors import StoredTensor
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 class Calls:

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.campaign import make_plan
-from benchmarks.spec import load_spec
+from benchmarks.campaign.plan import make_plan
+from benchmarks.campaign.spec import load_spec
 from evaluate.checkpoints.export import convert
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
 from evaluate.checkpoints.normalizations import KNOWN_FILES, PRESETS, preset
-from pretrain import backbones
+from pretrain.backbones import registry
+from pretrain.backbones.handover import Normalization
 from pretrain.data.catalog import Catalog
-from pretrain.errors import InputError
-from pretrain.handover import Normalization
+from pretrain.runtime.errors import InputError
 
 OWN = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "channels": "BGR"}
 
@@ -30,7 +30,7 @@ def flat(tmp_path: Path) -> Path:
     """A file whose names cannot tell."""
     torch.manual_seed(0)
     path = tmp_path / "flat.pth"
-    torch.save(backbones.build("cifar_resnet20").state_dict(), path)
+    torch.save(registry.build("cifar_resnet20").state_dict(), path)
     return path
 
 

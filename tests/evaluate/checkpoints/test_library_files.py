@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from evaluate.checkpoints.architectures import TRUNKS, expected, match_resnet
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
-from pretrain.data.transforms import normalize
+from pretrain.transforms import normalize
 
 ON_TOP = "classifier or projection on top of the trunk"
 ASSUMED = "assumed to be ImageNet's"
@@ -134,7 +134,7 @@ def test_hugging_faces_config_says_where_the_stride_is(tmp_path: Path, peers: An
 
 def detectron2(*, stride_in_1x1: bool) -> nn.Module:
     from evaluate.detection import library
-    from pretrain.errors import InputError
+    from pretrain.runtime.errors import InputError
 
     try:
         library.load()

@@ -12,7 +12,7 @@ from torch import nn
 
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 HEAD, NECK = "classifier or projection on top of the trunk", "projection head"
 RUNNING = "its running average"

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from evaluate.checkpoints.export import convert
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 # SimCLR v2 -----------------------------------------------------------------------------------------------------------
 

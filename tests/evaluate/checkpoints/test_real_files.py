@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.campaign import make_plan
-from benchmarks.spec import load_spec
+from benchmarks.campaign.plan import make_plan
+from benchmarks.campaign.spec import load_spec
 from evaluate.checkpoints.export import convert
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
 from pretrain.data.catalog import Catalog
-from pretrain.data.transforms import normalize
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
+from pretrain.transforms import normalize
 
 pytestmark = pytest.mark.real_data
 SHA256 = "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8"

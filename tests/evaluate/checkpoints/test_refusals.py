@@ -14,7 +14,7 @@ from torch import nn
 
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 @pytest.fixture

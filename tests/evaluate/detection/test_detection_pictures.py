@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from pretrain.data.masks import voc_palette
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet
+from pretrain.data.readers.masks import voc_palette
 
 CELL, GAP, HEAD = 280, 6, 18
 

@@ -10,8 +10,8 @@ import pytest
 from evaluate import task
 from evaluate.protocols.detection import DEFAULT, PROTOCOLS
 from evaluate.protocols.detector import DetectionProtocol
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata, Normalization
+from pretrain.backbones.handover import BackboneMetadata, Normalization
+from pretrain.runtime.errors import InputError
 
 VOC_SIZES = tuple(range(480, 801, 32))
 COCO_SIZES = tuple(range(640, 801, 32))

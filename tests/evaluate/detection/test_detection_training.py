@@ -18,9 +18,9 @@ from PIL import Image
 from evaluate import task
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.task import Job
-from pretrain.curves import read_curves
 from pretrain.data.catalog import Catalog, CocoEntry, CocoSplit, VocEntry
-from pretrain.errors import InputError
+from pretrain.runtime.curves import read_curves
+from pretrain.runtime.errors import InputError
 
 WORKER = Path(__file__).parent / "detection_worker.py"
 MakeJob = Callable[..., Job]
@@ -140,7 +140,7 @@ def test_a_damaged_image_is_named(detection_job: MakeJob, tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(detection_job: MakeJob, resnet18: LoadedBackbone) -> None:
-    from pretrain.errors import RunFailedError
+    from pretrain.runtime.errors import RunFailedError
 
     with pytest.raises(
         RunFailedError, match=r"(the loss is (nan|inf)|no longer finite) at iteration \d of 6; a smaller"

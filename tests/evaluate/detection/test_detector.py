@@ -11,16 +11,16 @@ from torch import nn
 
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.protocols.detection import PROTOCOLS
-from pretrain import backbones
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata, Normalization
+from pretrain.backbones import registry
+from pretrain.backbones.handover import BackboneMetadata, Normalization
+from pretrain.runtime.errors import InputError
 
 
 def stirred(name: str, **options: Any) -> LoadedBackbone:
     """A backbone whose norm layers hold statistics and scales of their own, as after training."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        module = backbones.build(name, **options)
+        module = registry.build(name, **options)
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.uniform_(layer.weight, 0.5, 1.5)
@@ -92,7 +92,7 @@ def test_a_missing_tensor_is_refused() -> None:
 
     backbone = stirred("resnet18")
     detector = build_detector(detectron2_config(PROTOCOLS["smoke_r18_c4"], backbone.metadata, 5), backbone, seed=0)
-    module = backbones.build("resnet18")
+    module = registry.build("resnet18")
     del module.layer3[1]
     with pytest.raises(InputError, match=r"missing from the checkpoint: res4.1.conv1.norm.bias, .*"):
         load_trunk(detector, replace(backbone, module=module))

@@ -16,7 +16,7 @@ import pytest
 
 import evaluate.detection as room
 from evaluate.detection import install
-from pretrain.errors import InputError, RunFailedError
+from pretrain.runtime.errors import InputError, RunFailedError
 
 
 def archive(folder: Path, *, without: str = "") -> Path:

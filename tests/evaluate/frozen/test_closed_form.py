@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from evaluate import metrics, regression, task
-from evaluate.features import Features
+from evaluate import metrics, task
+from evaluate.frozen import regression
+from evaluate.frozen.features import Features
 from evaluate.protocols.logreg import PROTOCOLS as LOGREG
 from pretrain.data.images import ImageSet
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 def several_labels(images: ImageSet) -> ImageSet:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate import features, task
+from evaluate import task
+from evaluate.frozen import features
 from evaluate.inputs import test_input as input_of
 from evaluate.protocols.knn import PROTOCOLS
 from pretrain.data.images import ImageSet
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 CPU = torch.device("cpu")
 

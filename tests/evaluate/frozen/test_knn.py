@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from evaluate import knn, task
-from evaluate.features import Features
+from evaluate.frozen.features import Features
 from evaluate.metrics import load_correct
 from evaluate.protocols.knn import PROTOCOLS
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from evaluate import heads, sweep, task
-from evaluate.features import Features
+from evaluate import task
+from evaluate.frozen import heads, sweep
+from evaluate.frozen.features import Features
 from evaluate.metrics import load_correct
-from pretrain.errors import InputError, RunFailedError
+from pretrain.runtime.errors import InputError, RunFailedError
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,11 @@ from safetensors.numpy import load_file
 
 from evaluate import task
 from evaluate.checkpoints.load import LoadedBackbone
-from evaluate.representation import represent_many
-from pretrain import backbones
-from pretrain.backbones import TimmBackbone
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata
+from evaluate.frozen.representation import represent_many
+from pretrain.backbones import registry
+from pretrain.backbones.handover import BackboneMetadata
+from pretrain.backbones.registry import TimmBackbone
+from pretrain.runtime.errors import InputError
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def vit() -> LoadedBackbone:
     )
     module = module.eval().requires_grad_(False)
     metadata = BackboneMetadata(backbone="timm:vit_tiny_patch16_224", method="test")
-    return LoadedBackbone(module, metadata, "random:vit", backbones.fingerprint(module), "random")
+    return LoadedBackbone(module, metadata, "random:vit", registry.fingerprint(module), "random")
 
 
 def test_tokens_by_hand(vit: LoadedBackbone) -> None:

@@ -16,7 +16,7 @@ from evaluate import task
 from evaluate.segmentation import library, mmengine_files, models
 from evaluate.segmentation.geometry import Geometry
 from evaluate.task import Job
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 # mmengine's Runner: pkg_resources-style imports, and a sampler that warns of its own argument.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mmengine", "ignore::UserWarning:mmengine")
@@ -96,7 +96,7 @@ def test_a_runners_file_needs_exactly_the_globals_we_let_in(theirs: Path):
 def test_our_run_goes_on_from_where_mmengine_stopped(theirs: Path, job: Callable[..., Job]):
     this = job("fcn_small", iterations=8, log_every=1, out=theirs.parent)
     task.run("segmentation", this)
-    from pretrain.curves import read_curves
+    from pretrain.runtime.curves import read_curves
 
     assert [p["step"] for p in read_curves(this.out / "metrics.jsonl") if "loss" in p] == [4, 5, 6, 7, 8]
 

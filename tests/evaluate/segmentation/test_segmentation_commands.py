@@ -73,7 +73,7 @@ def test_another_batch_and_small_images_are_told_in_a_line(caplog: pytest.LogCap
     from evaluate.protocols.segmentation import PROTOCOLS
     from evaluate.segmentation.geometry import Geometry
     from evaluate.segmentation.task import _say
-    from pretrain.data.masks import MaskStatistics
+    from pretrain.data.readers.masks import MaskStatistics
 
     protocol = PROTOCOLS["voc12aug_fcn_20k"].override({"global_batch_size": 4})
     seen = MaskStatistics(pixels=(75, 25), ignored=0, median_short_side=128.0)

@@ -15,9 +15,9 @@ from evaluate.protocols.segmentation import PROTOCOLS
 from evaluate.segmentation import models
 from evaluate.segmentation.dilation import can_dilate, dilate
 from evaluate.segmentation.geometry import Geometry
-from pretrain import backbones
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata, Normalization, read_backbone, write_backbone
+from pretrain.backbones import registry
+from pretrain.backbones.handover import BackboneMetadata, Normalization, read_backbone, write_backbone
+from pretrain.runtime.errors import InputError
 
 FCN = PROTOCOLS["voc12aug_fcn_20k"]
 
@@ -54,7 +54,7 @@ def test_undilated_trunk_gives_the_checkpoints_own_maps_to_the_bit():
 def test_dilation_is_torchvisions():
     torch.manual_seed(0)
     theirs = resnet50(replace_stride_with_dilation=[False, True, True]).eval()
-    ours = backbones.build("resnet50").eval()
+    ours = registry.build("resnet50").eval()
     ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")})
     dilate(ours, (1, 2, 1, 1), (1, 1, 2, 4))
     images = torch.randn(1, 3, 96, 64)
@@ -87,12 +87,12 @@ def test_every_family_stands_under_a_head_with_all_its_tensors(ref: str, kind: s
 
 
 def test_caffe_strides_and_same_padding_survive():
-    strided = backbones.build("resnet50", stride_in_1x1=True).eval()
+    strided = registry.build("resnet50", stride_in_1x1=True).eval()
     metadata = BackboneMetadata(backbone="resnet50", method="test", stride_in_1x1=True)
     loaded = lively(LoadedBackbone(strided, metadata, "x", "0" * 64, "test"))
     segmentor = models.build(loaded, FCN, Geometry.of(FCN, 64), 4, seed=0)
     assert segmentor.backbone.layer2[0].conv1.stride == (2, 2)
-    same = backbones.build("resnet50", padding="same").eval()
+    same = registry.build("resnet50", padding="same").eval()
     metadata = BackboneMetadata(backbone="resnet50", method="test", padding="same")
     segmentor = models.build(
         LoadedBackbone(same, metadata, "x", "0" * 64, "test"), FCN, Geometry.of(FCN, 64), 4, seed=0
@@ -126,7 +126,7 @@ def test_a_stem_of_three_convolutions_is_impossible(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 def test_pixels_are_normalised_as_the_checkpoint_says(tmp_path: Path, channels: str):
     normalization = Normalization(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2), channels=channels)
-    module = backbones.build("cifar_resnet20")
+    module = registry.build("cifar_resnet20")
     metadata = BackboneMetadata(backbone="cifar_resnet20", method="test", normalization=normalization)
     write_backbone(tmp_path / "b.safetensors", module.state_dict(), metadata)
     assert read_backbone(tmp_path / "b.safetensors")[1].normalization == normalization

@@ -12,8 +12,8 @@ from evaluate.protocols.segmentation import DEFAULT, PROTOCOLS
 from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation import library, models
 from evaluate.segmentation.geometry import Geometry
-from pretrain.errors import InputError
-from pretrain.handover import BackboneMetadata
+from pretrain.backbones.handover import BackboneMetadata
+from pretrain.runtime.errors import InputError
 
 R50 = ([256, 512, 1024, 2048], "resnet50")
 R18 = ([64, 128, 256, 512], "resnet18")

@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, jaccard_s
 
 from evaluate.segmentation import pictures, scores
 from pretrain.data.catalog import Catalog
-from pretrain.data.masks import IGNORE
+from pretrain.data.readers.masks import IGNORE
 
 K = 5
 

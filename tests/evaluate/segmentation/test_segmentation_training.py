@@ -21,10 +21,10 @@ from evaluate.protocols.segmentation import PROTOCOLS
 from evaluate.segmentation import scores
 from evaluate.segmentation import training as training_module
 from evaluate.task import Job
-from pretrain.curves import read_curves
 from pretrain.data.catalog import Catalog
-from pretrain.data.masks import check_masks
-from pretrain.errors import InputError, RunFailedError
+from pretrain.data.readers.masks import check_masks
+from pretrain.runtime.curves import read_curves
+from pretrain.runtime.errors import InputError, RunFailedError
 from results.row import Metric
 
 SHORT = {"iterations": 8, "save_every": 2, "log_every": 1, "pictures": 2}
@@ -37,7 +37,7 @@ from evaluate import task
 from evaluate.checkpoints.load import load_backbone
 from evaluate.segmentation.training import Training
 from pretrain.data.catalog import Catalog
-from pretrain.errors import Interrupted
+from pretrain.runtime.errors import Interrupted
 
 catalog, out, step_ms, changes = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), json.loads(sys.argv[4])
 torch.set_num_threads(1)
@@ -245,7 +245,7 @@ def test_wrong_masks_are_found_before_training(job: Callable[..., Job], tiny: Pa
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch):
-    from pretrain.distributed import Ranks
+    from pretrain.runtime.distributed import Ranks
 
     protocol = job("fcn_small").protocol.override({"global_batch_size": 5})
     with pytest.raises(InputError, match="global_batch_size 5 cannot be split over 2 processes"):

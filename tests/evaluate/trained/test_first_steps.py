@@ -12,12 +12,13 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from evaluate import task, training
+from evaluate import task
 from evaluate.checkpoints.load import LoadedBackbone
 from evaluate.inputs import test_input as input_of
 from evaluate.protocols import finetune, linear, semi
 from evaluate.protocols.linear import LinearProtocol
-from evaluate.train_data import probe_transform
+from evaluate.trained import training
+from evaluate.trained.train_data import probe_transform
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
 

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from evaluate import guards, task
-from evaluate.lars import LarsAfterMomentum, LarsLrInMomentum
 from evaluate.metrics import load_correct
 from evaluate.protocols import finetune, linear, semi
 from evaluate.protocols.linear import LinearProtocol
 from evaluate.semi import simclr_list
-from evaluate.train_data import rows_of_step
-from evaluate.training import build_optimizer
-from pretrain.distributed import Ranks
-from pretrain.errors import InputError, Interrupted, RunFailedError
-from pretrain.interrupt import StopRequest
+from evaluate.trained.lars import LarsAfterMomentum, LarsLrInMomentum
+from evaluate.trained.train_data import rows_of_step
+from evaluate.trained.training import build_optimizer
+from pretrain.runtime.distributed import Ranks
+from pretrain.runtime.errors import InputError, Interrupted, RunFailedError
+from pretrain.runtime.interrupt import StopRequest
 
 TRAINED = sorted(name for name, protocol in linear.PROTOCOLS.items() if isinstance(protocol, LinearProtocol))
 
@@ -131,7 +131,7 @@ def test_the_first_steps_of_a_preset_equal_plain_torch(make_job, mean_colour) ->
     from safetensors.torch import load_file
 
     from evaluate.inputs import test_input
-    from evaluate.train_data import probe_transform
+    from evaluate.trained.train_data import probe_transform
 
     job = make_job("linear", "moco_v3", {"global_batch_size": 60, "epochs": 2})
     task.run("linear", job)

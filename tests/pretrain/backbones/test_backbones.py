@@ -11,17 +11,17 @@ import torch
 import torchvision
 from torch.nn import functional as F
 
-from pretrain import backbones
-from pretrain.errors import InputError
+from pretrain.backbones import registry
+from pretrain.runtime.errors import InputError
 
 
-def on_meta(name: str) -> backbones.Backbone:
+def on_meta(name: str) -> registry.Backbone:
     """Shapes alone, so that the widest of them costs nothing."""
     with torch.device("meta"):
-        return backbones.build(name)
+        return registry.build(name)
 
 
-@pytest.mark.parametrize("name", backbones.names())
+@pytest.mark.parametrize("name", registry.names())
 def test_width_and_stride_are_those_of_the_last_map(name):
     backbone = on_meta(name).eval()
     maps = backbone.maps(torch.empty(2, 3, 64, 64, device="meta"))
@@ -39,13 +39,13 @@ def test_width_and_stride_are_those_of_the_last_map(name):
      ("resnet50x4", 375.4), ("cifar_resnet20", 0.27), ("cifar_resnet56", 0.85)],
 )  # fmt: skip
 def test_parameters_are_as_many_as_published(name, millions):
-    assert backbones.num_parameters(on_meta(name)) / 1e6 == pytest.approx(millions, abs=0.06 if millions > 90 else 0.01)
+    assert registry.num_parameters(on_meta(name)) / 1e6 == pytest.approx(millions, abs=0.06 if millions > 90 else 0.01)
 
 
 def test_names_of_parameters_are_torchvisions():
     for name in ("resnet18", "resnet50", "resnext50_32x4d"):
         theirs = torchvision.models.get_model(name, weights=None).state_dict()
-        ours = backbones.build(name).state_dict()
+        ours = registry.build(name).state_dict()
         expected = {key: value.shape for key, value in theirs.items() if not key.startswith("fc.")}
         assert {key: value.shape for key, value in ours.items()} == expected
 
@@ -66,8 +66,8 @@ def explicitly_padded(backbone: torch.nn.Module, images: torch.Tensor) -> torch.
 
 
 def test_same_padding_is_tensorflows():
-    symmetric = backbones.build("resnet18").double().eval()
-    same = backbones.build("resnet18", padding="same").double().eval()
+    symmetric = registry.build("resnet18").double().eval()
+    same = registry.build("resnet18", padding="same").double().eval()
     same.load_state_dict(symmetric.state_dict())  # the names do not change
     generator = torch.Generator().manual_seed(0)
     even = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=generator)
@@ -81,7 +81,7 @@ def test_same_padding_is_tensorflows():
 
 
 def test_the_stride_can_be_in_the_first_convolution():
-    usual, caffe = backbones.build("resnet50"), backbones.build("resnet50", stride_in_1x1=True)
+    usual, caffe = registry.build("resnet50"), registry.build("resnet50", stride_in_1x1=True)
     for block, other in zip(usual.layer2, caffe.layer2, strict=True):  # type: ignore[arg-type]
         assert (block.conv1.stride, block.conv2.stride) == (other.conv2.stride, other.conv1.stride)
     assert caffe.layer2[0].conv1.stride == (2, 2)  # type: ignore[index,union-attr]
@@ -89,18 +89,18 @@ def test_the_stride_can_be_in_the_first_convolution():
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert [m.shape for m in caffe.eval().maps(images)] == [m.shape for m in usual.eval().maps(images)]
     with pytest.raises(InputError, match="stride_in_1x1 is for bottleneck blocks"):
-        backbones.build("resnet18", stride_in_1x1=True)
+        registry.build("resnet18", stride_in_1x1=True)
 
 
 def test_residual_branches_start_at_zero_when_asked():
     for name, last in (("resnet50", "layer1.0.bn3.weight"), ("cifar_resnet20", "layer1.0.bn2.weight")):
-        assert backbones.build(name, zero_init_residual=True).state_dict()[last].abs().sum() == 0
-        assert backbones.build(name).state_dict()[last].min() == 1
+        assert registry.build(name, zero_init_residual=True).state_dict()[last].abs().sum() == 0
+        assert registry.build(name).state_dict()[last].min() == 1
 
 
 @pytest.mark.parametrize(("model", "width", "stride"), [("resnet18", 512, 32), ("vit_tiny_patch16_224", 192, 16)])
 def test_any_model_of_timm(model, width, stride):
-    backbone = backbones.build(f"timm:{model}").eval()
+    backbone = registry.build(f"timm:{model}").eval()
     images = torch.zeros(1, 3, 224, 224)
     with torch.no_grad():
         assert backbone(images).shape == (1, width)
@@ -114,22 +114,22 @@ def test_any_model_of_timm(model, width, stride):
 
 def test_wrong_names_and_options_are_told(monkeypatch):
     with pytest.raises(InputError, match=r"unknown backbone 'resnet51'.*resnet50.*timm:MODEL"):
-        backbones.build("resnet51")
+        registry.build("resnet51")
     with pytest.raises(InputError, match=r"unknown timm model 'vit_huge99'; models with a name like it: .*vit_"):
-        backbones.build("timm:vit_huge99")
+        registry.build("timm:vit_huge99")
     with pytest.raises(InputError, match="'timm:resnet18' takes no zero_init_residual, norm_layer, padding"):
-        backbones.build("timm:resnet18", zero_init_residual=True)
+        registry.build("timm:resnet18", zero_init_residual=True)
     with pytest.raises(InputError, match="padding is 'valid', expected"):
-        backbones.build("resnet18", padding="valid")
+        registry.build("resnet18", padding="valid")
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match=r"needs timm, which is not installed: pip install 'fastmoco\[timm\]'"):
-        backbones.build("timm:resnet18")
+        registry.build("timm:resnet18")
 
 
 def test_the_fingerprint_sees_one_bit():
-    backbone = backbones.build("cifar_resnet20")
-    before = backbones.fingerprint(backbone)
-    assert backbones.fingerprint(copy.deepcopy(backbone)) == before
+    backbone = registry.build("cifar_resnet20")
+    before = registry.fingerprint(backbone)
+    assert registry.fingerprint(copy.deepcopy(backbone)) == before
     with torch.no_grad():
         backbone.state_dict()["layer3.2.bn2.running_mean"][5] = 1e-45
-    assert backbones.fingerprint(backbone) != before
+    assert registry.fingerprint(backbone) != before

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrain import backbones
-from pretrain.small_maps import SmallMapConv2d, spare_padding
+from pretrain.backbones import registry
+from pretrain.backbones.small_maps import SmallMapConv2d, spare_padding
 
 
 @given(
@@ -67,13 +67,13 @@ def test_what_meets_only_padding_is_not_computed(size: int, stride: int, of_the_
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet18_cifar", "cifar_resnet20_b", "resnet50"])
 def test_a_backbone_keeps_its_tensors_and_its_features(name: str) -> None:
-    ours = backbones.build(name).double()
+    ours = registry.build(name).double()
     kinds = {type(module) for module in ours.modules() if isinstance(module, nn.Conv2d)}
     assert kinds == {SmallMapConv2d}
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     features = ours(images)
     features.square().sum().backward()
-    plain = backbones.build(name).double()
+    plain = registry.build(name).double()
     for module in plain.modules():
         if isinstance(module, SmallMapConv2d):
             module.__class__ = nn.Conv2d

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pretrain.data.catalog import Catalog, ImageFolderEntry, ShapesEntry
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 def _catalog(folder: Path, text: str) -> Catalog:
@@ -75,7 +75,7 @@ def test_unknown_names_say_what_exists(tmp_path: Path) -> None:
 
 
 def test_importing_the_catalog_needs_no_torch() -> None:
-    code = "import sys, pretrain.data.catalog, pretrain.recipe_views; sys.exit('torch' in sys.modules)"
+    code = "import sys, pretrain.data.catalog, pretrain.views.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

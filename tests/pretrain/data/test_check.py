@@ -11,7 +11,7 @@ from PIL import Image
 from pretrain.data.catalog import Catalog, ScenesEntry, ShapesEntry
 from pretrain.data.check import check_set, list_sets, make_set
 from pretrain.data.manifests import imagenet_classes, manifests
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 def _png() -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrain.data.splits import carve, few
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 LABELS = np.repeat(np.arange(4), [40, 20, 10, 1])
 

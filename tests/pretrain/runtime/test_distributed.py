@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.distributed import Ranks, ranks_from_environment
-from pretrain.errors import InputError
+from pretrain.runtime.distributed import Ranks, ranks_from_environment
+from pretrain.runtime.errors import InputError
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from pretrain.distributed import process_group
+from pretrain.runtime.distributed import process_group
 from pretrain.recipe import Recipe
 from pretrain.step import accumulate_gradients
-from pretrain.train import build_model, build_optimizer
+from pretrain.model import build_model
+from pretrain.optim import build_optimizer
 from torch.nn.parallel import DistributedDataParallel
 
 out = Path(sys.argv[1])

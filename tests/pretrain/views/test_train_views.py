@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from pretrain.curves import read_curves
 from pretrain.data.catalog import Catalog, ShapesEntry
+from pretrain.runtime.curves import read_curves
 from pretrain.train import train
 
 CPU = torch.device("cpu")

@@ -15,15 +15,15 @@ from scipy import stats
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-import pretrain.view_ops as ops
+import pretrain.views.operations as ops
 from pretrain.data.catalog import Catalog, ShapesEntry
 from pretrain.data.images import ImageSet, Source, decode_image
-from pretrain.device_views import DeviceViews
-from pretrain.device_views import augment as augment_on_device
-from pretrain.errors import InputError
-from pretrain.recipe_views import BYOL, CIFAR, MOCO_V2, VIEWS, ViewsSpec, named_views
-from pretrain.view_draws import ViewDraw, draw_view, uniforms
-from pretrain.views import TwoViewLoader, TwoViews, augment, epoch_order, two_view_loader
+from pretrain.runtime.errors import InputError
+from pretrain.views.draws import ViewDraw, draw_view, uniforms
+from pretrain.views.on_device import DeviceViews
+from pretrain.views.on_device import augment as augment_on_device
+from pretrain.views.settings import BYOL, CIFAR, MOCO_V2, VIEWS, ViewsSpec, named_views
+from pretrain.views.two_views import TwoViewLoader, TwoViews, augment, epoch_order, two_view_loader
 
 SMALL = MOCO_V2.model_copy(update={"size": 24})
 

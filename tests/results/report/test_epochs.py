@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from pretrain.recipe import BOOKKEEPING
-from results import plots, store
-from results.epochs import LENGTH, EpochCurves, Point, accuracy_by_epochs
-from results.figures import figures
+from results.report import plots
+from results.report.epochs import LENGTH, EpochCurves, Point, accuracy_by_epochs
+from results.report.figures import figures
 from results.row import Metric, Run
-from results.store import Store
-from results.tables import table
+from results.store import store
+from results.store.store import Store
+from results.tables.named import table
 
 Make = Callable[..., Run]
 

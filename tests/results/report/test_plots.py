@@ -14,11 +14,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from results import costs, plots, store, tables
-from results.epochs import EpochCurves, Point
-from results.html import environment
+from results.report import costs, plots
+from results.report.epochs import EpochCurves, Point
 from results.row import Metric
-from results.store import Store
+from results.store import store
+from results.store.store import Store
+from results.tables import named
+from results.tables.html import environment
 
 
 @pytest.fixture
@@ -46,8 +48,8 @@ FIGURES: dict[str, Callable[[Store], Figure | None]] = {
     "curves": lambda _: plots.learning_curves({name: curves(name) for name in ("ab", "abc")}, "loss"),
     "length": lambda _: plots.accuracy_by_epochs(LENGTHS),
     "cost": lambda found: plots.accuracy_against_cost(costs.cost_of_pretraining(found)),
-    "dots": lambda found: plots.task_dots(tables.table("summary", found)),
-    "ablation": lambda found: plots.ablation_heatmap(tables.table("paper/ablation_grid", found)),
+    "dots": lambda found: plots.task_dots(named.table("summary", found)),
+    "ablation": lambda found: plots.ablation_heatmap(named.table("paper/ablation_grid", found)),
 }
 
 
@@ -81,7 +83,7 @@ def test_cost_is_wall_time_times_processes(found: Store) -> None:
 
 
 def test_dots_stand_where_the_table_says(found: Store) -> None:
-    table = tables.table("summary", found)
+    table = named.table("summary", found)
     figure = plots.task_dots(table)
     assert figure is not None
     panels = [axis for axis in figure.axes if axis.get_visible()]
@@ -100,7 +102,7 @@ def test_dots_stand_where_the_table_says(found: Store) -> None:
 def test_of_many_rows_the_highest_are_drawn(make_run, write_done, tmp_path: Path) -> None:
     for index in range(30):
         write_done(tmp_path, make_run(f"c{index:02d}"), [Metric(name="top1", value=50 + index)])
-    figure = plots.task_dots(tables.table("summary", store.load([tmp_path])))
+    figure = plots.task_dots(named.table("summary", store.load([tmp_path])))
     assert figure is not None
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == [f"c{index:02d}" for index in range(6, 30)]

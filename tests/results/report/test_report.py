@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from results.report import write_report
+from results.report.page import write_report
 from results.row import Metric
 
 HOSTILE = "</script><script>alert(1)</script><!-- & \u2028 \"'"

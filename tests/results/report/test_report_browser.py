@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from results import store, tables
-from results.report import write_report
+from results.report.page import write_report
+from results.store import store
+from results.tables import named
 
 pytestmark = pytest.mark.browser
 
@@ -126,13 +127,13 @@ def test_each_table_s_own_page_fits_a_phone_and_keeps_to_itself(browser, full_ca
     found = store.load([full_campaign])
     size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for name in tables.definitions():
+    for name in named.definitions():
         page = tmp_path / "table.html"
-        page.write_text(tables.render(name, found, format="html"), encoding="utf-8")
+        page.write_text(named.render(name, found, format="html"), encoding="utf-8")
         browser.get(page.as_uri())
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, name
         cells = "return document.querySelectorAll('tbody tr').length"
-        assert browser.execute_script(cells) == len(tables.table(name, found).rows)
+        assert browser.execute_script(cells) == len(named.table(name, found).rows)
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evaluate.task import TASKS, protocols
-from results.definition import definitions, load_definition
-from results.published import PUBLISHED_COLUMNS, find, published
+from results.store.published import PUBLISHED_COLUMNS, find, published
+from results.tables.definition import definitions, load_definition
 
 # As evaluate/detection/measuring.py names them: boxes plain, instance masks with `mask_`.
 DETECTION = {"AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mask_AP75"}

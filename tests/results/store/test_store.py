@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.errors import InputError
-from results import store
-from results.lookup import records
-from results.measuring import Evidence
+from pretrain.runtime.errors import InputError
 from results.row import Metric, Result
+from results.store import store
+from results.store.lookup import records
+from results.tables.measuring import Evidence
 
 
 def correct(rows: pd.DataFrame) -> list[np.ndarray] | None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from pretrain.errors import InputError
-from results import stats
+from pretrain.runtime.errors import InputError
+from results.tables import stats
 
 
 def test_mean_and_sample_standard_deviation() -> None:

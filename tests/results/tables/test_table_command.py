@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cli import main
-from results import store, tables
+from results.store import store
+from results.tables import named
 
 
 @pytest.fixture
@@ -66,11 +67,11 @@ def test_a_cell_is_traced_by_labels_that_hold_commas(fastmoco, campaign: Path) -
     assert "error    loss is not finite at step 12" in failed
 
 
-@pytest.mark.parametrize("format", sorted(tables.FORMATS))
+@pytest.mark.parametrize("format", sorted(named.FORMATS))
 def test_every_format_is_written_to_a_file(format: str, fastmoco, campaign: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     assert fastmoco("table", "knn", "--root", campaign, "--format", format, "--out", out)[1] == f"wrote {out}\n"
-    assert out.read_text(encoding="utf-8") == tables.render("knn", store.load([campaign]), format=format)
+    assert out.read_text(encoding="utf-8") == named.render("knn", store.load([campaign]), format=format)
 
 
 def test_a_report_of_several_roots(fastmoco, campaign: Path, tmp_path: Path, make_run, write_done) -> None:

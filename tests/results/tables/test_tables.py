@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from pretrain.errors import InputError
-from results import rendering, store, tables
+from pretrain.runtime.errors import InputError
 from results.row import Data, Metric
-from results.table import MEANINGS
+from results.store import store
+from results.tables import named, rendering
+from results.tables.table import MEANINGS
 
 GOLDEN = """\
 |  | knn cifar10 top1, dino (%) | linear cifar10 top1, sweep (%) |
@@ -32,20 +33,20 @@ def cells(text: str) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def test_the_summary_by_hand(campaign: Path) -> None:
-    text = tables.render("summary", store.load([campaign]), format="md")
+    text = named.render("summary", store.load([campaign]), format="md")
     assert GOLDEN in text
     how = "1 comparison with the best by paired bootstrap over 1,000 test samples and pretrainings."
     # Said once for the columns of which it is true.
     assert f"\n- knn cifar10 top1, dino; linear cifar10 top1, sweep: {how}\n" in text
 
 
-@pytest.mark.parametrize("format", sorted(tables.FORMATS))
-@pytest.mark.parametrize("name", tables.definitions())
+@pytest.mark.parametrize("format", sorted(named.FORMATS))
+@pytest.mark.parametrize("name", named.definitions())
 def test_same_rows_same_bytes(name: str, format: str, campaign: Path, tmp_path: Path) -> None:
     found = store.load([campaign])
     found.export(tmp_path / "rows.parquet")
-    text = tables.render(name, found, format=format)
-    assert text == tables.render(name, store.load([tmp_path / "rows.parquet"]), format=format)
+    text = named.render(name, found, format=format)
+    assert text == named.render(name, store.load([tmp_path / "rows.parquet"]), format=format)
 
 
 def test_the_paper_tables_beside_measured_numbers(tmp_path: Path, make_run, write_done) -> None:
@@ -53,7 +54,7 @@ def test_the_paper_tables_beside_measured_numbers(tmp_path: Path, make_run, writ
         weights = {"label": "ours", "backbone": "resnet50", "epoch": 100}
         run = make_run(task="linear", data="imagenet", pretrain_seed=seed, checkpoint=weights)
         write_done(tmp_path, run, [Metric(name="top1", value=value, n=50000)])
-    text = tables.render("paper/linear", store.load([tmp_path]), format="csv")
+    text = named.render("paper/linear", store.load([tmp_path]), format="csv")
     cell = cells(text)["Fast-MoCo", "100 epochs"]
     assert (cell["published"], cell["measured"], cell["std"], cell["difference"]) == (
         "73.5",
@@ -71,7 +72,7 @@ def test_best_on_test_is_marked_and_never_compared(tmp_path: Path, make_run, wri
     definition.write_text(
         "title: Mine\nmeasured: {task: knn}\ncheckpoints: true\ncolumns: [{label: kNN, measured: {metric: top1}}]\n"
     )
-    text = tables.render(str(definition), store.load([tmp_path]), format="md")
+    text = named.render(str(definition), store.load([tmp_path]), format="md")
     assert "| b | 50.0 (1) † |" in text
     assert "†: the best epoch on the test set" in text
 
@@ -81,10 +82,10 @@ def test_a_mean_over_two_protocols_is_refused_with_the_reason(tmp_path: Path, ma
         write_done(tmp_path, make_run(seed=seed, protocol=protocol), [Metric(name="top1", value=50)])
     definition = tmp_path / "mine.yaml"
     definition.write_text("title: M\ncheckpoints: true\ncolumns: [{label: kNN, measured: {task: knn}}]\n")
-    text = tables.render(str(definition), store.load([tmp_path]), format="md")
+    text = named.render(str(definition), store.load([tmp_path]), format="md")
     assert "| ours | ≠ |" in text
     assert "these runs differ in protocol (dino, vissl)" in text
-    summary = tables.table("summary", store.load([tmp_path]))
+    summary = named.table("summary", store.load([tmp_path]))
     assert [column.label[2] for column in summary.columns] == ["top1, dino", "top1, vissl"]
 
 
@@ -96,7 +97,7 @@ def test_rows_of_other_test_samples_are_not_compared(tmp_path: Path, make_run, w
         write_done(tmp_path, run, [Metric(name="top1", value=50)])
     definition = tmp_path / "mine.yaml"
     definition.write_text("title: M\ncheckpoints: true\ncolumns: [{label: kNN, measured: {task: knn}}]\n")
-    text = tables.render(str(definition), store.load([tmp_path]), format="md")
+    text = named.render(str(definition), store.load([tmp_path]), format="md")
     reason = "kNN: nothing is bold. These runs differ in content of the data set (1, 2)"
     assert reason in text
     assert "**50" not in text
@@ -106,9 +107,9 @@ def test_a_wrong_definition_names_its_line(tmp_path: Path, campaign: Path) -> No
     path = tmp_path / "mine.yaml"
     path.write_text("title: M\ncolumns: auto\nmeasured: {tusk: knn}\n")
     with pytest.raises(InputError, match=r"mine.yaml:3: .*unknown column of the store 'tusk' \(did you mean 'task'"):
-        tables.render(str(path), store.load([campaign]), format="md")
+        named.render(str(path), store.load([campaign]), format="md")
     with pytest.raises(InputError, match="unknown table 'sumary'"):
-        tables.render("sumary", store.load([campaign]), format="md")
+        named.render("sumary", store.load([campaign]), format="md")
 
 
 def test_a_filter_may_name_any_column(tmp_path: Path, campaign: Path, make_run) -> None:
@@ -118,18 +119,18 @@ def test_a_filter_may_name_any_column(tmp_path: Path, campaign: Path, make_run) 
         (tmp_path / "own.yaml").write_text(
             f"title: t\nmeasured: {{task: knn, {column}: {value}}}\ncolumns: auto\ncheckpoints: true\n"
         )
-        text = tables.render(str(tmp_path / "own.yaml"), store.load([campaign]), format="md")
+        text = named.render(str(tmp_path / "own.yaml"), store.load([campaign]), format="md")
         assert "fast\\_moco | **62.4 ± 0.4** (3) |" in text
         (tmp_path / "own.yaml").write_text(f"title: t\nmeasured: {{{column}: other}}\ncolumns: auto\nrows: []\n")
-        assert "62.4" not in tables.render(str(tmp_path / "own.yaml"), store.load([campaign]), format="md")
+        assert "62.4" not in named.render(str(tmp_path / "own.yaml"), store.load([campaign]), format="md")
 
 
 def test_trace_leads_to_runs_weights_and_commands(campaign: Path) -> None:
-    text = tables.trace("summary", store.load([campaign]), "fast_moco, KNN cifar10 top1, dino")
+    text = named.trace("summary", store.load([campaign]), "fast_moco, KNN cifar10 top1, dino")
     assert "measured   62.40 ± 0.40 % (n = 3; last)" in text
     assert text.count("command  fastmoco evaluate knn") == 3
     with pytest.raises(InputError, match="unknown row of the table"):
-        tables.trace("summary", store.load([campaign]), "mocoo,knn cifar10 top1, dino")
+        named.trace("summary", store.load([campaign]), "mocoo,knn cifar10 top1, dino")
 
 
 MARKED = """\
@@ -165,18 +166,18 @@ def marked(tmp_path: Path, make_run, write_done, write_failed_run) -> tuple[str,
 
 def test_every_mark_with_its_legend(marked: tuple[str, store.Store]) -> None:
     name, found = marked
-    text = tables.render(name, found, format="md")
+    text = named.render(name, found, format="md")
     assert MARKED in text
-    table = tables.table(name, found)
+    table = named.table(name, found)
     assert table.marks == ["failed", "unfinished", "off_protocol", "best", "held_out", "refused"]
     for mark in table.marks:
         symbol = rendering.SYMBOLS[mark]
         assert f"- {symbol}: {MEANINGS[mark]}." in text
-        page = html.unescape(tables.render(name, found, format="html"))
+        page = html.unescape(named.render(name, found, format="html"))
         assert f'title="{MEANINGS[mark]}">{symbol}</abbr>' in page
     assert "lost, kNN: knn-lost-cifar10-dino-p0-s0 failed: the disk is full" in text
     assert "mixed, kNN: these runs differ in setting of the protocol" in text
-    written = cells(tables.render(name, found, format="csv"))
+    written = cells(named.render(name, found, format="csv"))
     assert {row: cell["marks"] for (row, _), cell in written.items()} == {
         "fast_moco": "off_protocol", "fine": "", "lost": "failed", "mixed": "refused", "picked": "best",
         "tuned": "held_out", "waiting": "unfinished",
@@ -200,7 +201,7 @@ def test_rows_are_compared_across_a_setting_only_where_the_table_says_it_was_cho
             "title: Mine\ncheckpoints: true\nmeasured: {task: semi}\n"
             f"columns: [{{label: semi, measured: {{metric: top1}}{tuned}}}]\n"
         )
-        return tables.render(str(definition), found, format="md")
+        return named.render(str(definition), found, format="md")
 
     refused = "nothing is bold. These runs differ in setting of the protocol"
     assert refused in rendered("")
@@ -215,16 +216,16 @@ def test_rows_are_compared_across_a_setting_only_where_the_table_says_it_was_cho
 def test_published_numbers_say_how_near_their_protocol_is(tmp_path: Path) -> None:
     tmp_path.joinpath("empty").mkdir()
     nothing = store.load([tmp_path / "empty"])
-    linear = tables.render("paper/linear", nothing, format="md")
+    linear = named.render("paper/linear", nothing, format="md")
     assert "| BYOL | 66.5 ≈ [1] | 70.6 ≈ [1] | 73.2 ≈ [1] |" in linear
     assert "| Fast-MoCo | 73.5 [4] | 75.1 [4] | 75.5 [4] |" in linear
     assert "- ≈: published under a protocol that is only near ours, or does not say enough to tell." in linear
-    semi = tables.render("paper/semi", nothing, format="md")
+    semi = named.render("paper/semi", nothing, format="md")
     assert "| Supervised | 25.4 ¶ [1] | 56.4 ¶ [1] |" in semi
     assert "| Fast-MoCo | – | – |" in semi
-    assert "≈" not in tables.render("paper/voc_detection", nothing, format="md")
+    assert "≈" not in named.render("paper/voc_detection", nothing, format="md")
     assert (
-        cells(tables.render("paper/semi", nothing, format="csv"))["BYOL", "1 % of labels"]["published_match"] == "near"
+        cells(named.render("paper/semi", nothing, format="csv"))["BYOL", "1 % of labels"]["published_match"] == "near"
     )
 
 
@@ -276,22 +277,21 @@ def everything(full_campaign: Path, make_run, write_done) -> store.Store:
 
 
 def test_every_table_shows_its_measured_and_published_numbers(everything: store.Store) -> None:
-    assert set(FILLED) == set(tables.definitions())
+    assert set(FILLED) == set(named.definitions())
     for name, (row, column, value) in FILLED.items():
-        cell = cells(tables.render(name, everything, format="csv"))[row, column]
+        cell = cells(named.render(name, everything, format="csv"))[row, column]
         assert float(cell["measured"]) == pytest.approx(float(value)), name
         # The same number, as its table writes it, in every format.
-        built = tables.table(name, everything)
+        built = named.table(name, everything)
         i, j = built.rows.index(row), [head.name for head in built.columns].index(column)
         text = rendering.measured_text(built.cells[i][j], built.columns[j])
-        assert text in tables.render(name, everything, format="md")
-        assert text in tables.render(name, everything, format="html")
-        assert text.replace("±", "$\\pm$") in tables.render(name, everything, format="latex")
+        assert text in named.render(name, everything, format="md")
+        assert text in named.render(name, everything, format="html")
+        assert text.replace("±", "$\\pm$") in named.render(name, everything, format="latex")
         if name.startswith("paper/") and name != "paper/ablation_grid":
             assert built.has_published
     assert (
-        cells(tables.render("paper/linear", everything, format="csv"))["Fast-MoCo", "100 epochs"]["difference"]
-        == "-0.4"
+        cells(named.render("paper/linear", everything, format="csv"))["Fast-MoCo", "100 epochs"]["difference"] == "-0.4"
     )
 
 
@@ -300,7 +300,7 @@ def test_cost_calls_variants_of_a_recipe_as_their_measurements_do(full_campaign:
         changes = {"kind": "pretrain", "task": "pretrain", "protocol": "tiny", "run_id": f"unmeasured-{seed}"}
         run = make_run(values={"grid": seed + 1}, **changes).model_copy(update={"checkpoint": None})
         write_done(full_campaign, run, [Metric(name="loss", value=1, unit="")])
-    built = tables.table("cost", store.load([full_campaign]))
+    built = named.table("cost", store.load([full_campaign]))
     hours = {row: cell[0].measured.mean for row, cell in zip(built.rows, built.cells, strict=True) if cell[0].measured}
     assert hours["fast_moco"] == pytest.approx(2.01)
     assert hours["moco"] == pytest.approx(1.01)
@@ -309,12 +309,12 @@ def test_cost_calls_variants_of_a_recipe_as_their_measurements_do(full_campaign:
     assert not built.marks
 
 
-@pytest.mark.parametrize("name", tables.definitions())
+@pytest.mark.parametrize("name", named.definitions())
 def test_markdown_renders_as_a_table_of_the_same_shape(name: str, everything: store.Store) -> None:
     # markdown-it-py is what rich reads Markdown with, so it is always there.
-    page = MarkdownIt("commonmark").enable("table").render(tables.render(name, everything, format="md"))
+    page = MarkdownIt("commonmark").enable("table").render(named.render(name, everything, format="md"))
     lines = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
-    built = tables.table(name, everything)
+    built = named.table(name, everything)
     assert len(lines) == 1 + len(built.rows)
     width = 1 + len(built.columns) * len(rendering.parts(built))
     assert {len(re.findall(r"<t[hd]", line)) for line in lines} == {width}
@@ -327,8 +327,8 @@ def test_markdown_renders_as_a_table_of_the_same_shape(name: str, everything: st
 def test_latex_compiles(everything: store.Store, marked: tuple[str, store.Store], tmp_path: Path) -> None:
     """Every table by itself on a page of its own, with every mark, and each of them in the text of the PDF's source."""
     own, found = marked
-    texts = [tables.render(name, everything, format="latex") for name in tables.definitions()]
-    texts.append(tables.render(own, found, format="latex"))
+    texts = [named.render(name, everything, format="latex") for name in named.definitions()]
+    texts.append(named.render(own, found, format="latex"))
     for index, body in enumerate(texts):
         source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
         (tmp_path / f"t{index}.tex").write_text(source, encoding="ascii")

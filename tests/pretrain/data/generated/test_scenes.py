@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pretrain.data.catalog import Catalog, ScenesEntry
-from pretrain.data.generated import image_rng
-from pretrain.data.scenes import CLASSES, MOST_OBJECTS, draw_scene, materialise_scenes
+from pretrain.data.generated.scenes import CLASSES, MOST_OBJECTS, draw_scene, materialise_scenes
+from pretrain.data.generated.sets import image_rng
 
 ENTRY = ScenesEntry(format="shapes-scenes", size=96, train=12, test=4, seed=5)
 
@@ -62,7 +62,7 @@ def test_all_classes_come() -> None:
 def test_many_processes_get_one_tree(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from pretrain.data.entries import ScenesEntry; "
-        "from pretrain.data.scenes import materialise_scenes; "
+        "from pretrain.data.generated.scenes import materialise_scenes; "
         "print(materialise_scenes(ScenesEntry.model_validate_json(sys.argv[1]), Path(sys.argv[2])))"
     )
     command = [sys.executable, "-c", code, ENTRY.model_dump_json(), str(tmp_path)]

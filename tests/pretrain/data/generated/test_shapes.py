@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from pretrain.data.catalog import Catalog, ShapesEntry
-from pretrain.data.generated import image_rng
-from pretrain.data.shapes import CLASSES, Pose, draw_background, draw_shape
-from pretrain.errors import InputError
+from pretrain.data.generated.sets import image_rng
+from pretrain.data.generated.shapes import CLASSES, Pose, draw_background, draw_shape
+from pretrain.runtime.errors import InputError
 
 
 def _catalog(**given: int) -> Catalog:

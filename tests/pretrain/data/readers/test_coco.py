@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pretrain.data.coco import read_coco
 from pretrain.data.objects import ObjectSet
-from pretrain.errors import InputError
+from pretrain.data.readers.coco import read_coco
+from pretrain.runtime.errors import InputError
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 40, "height": 30}
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 3, "name": "cat"}]

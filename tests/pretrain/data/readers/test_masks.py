@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pretrain.data.catalog import Catalog
-from pretrain.data.masks import IGNORE, MaskSet, check_masks, voc_palette
-from pretrain.errors import InputError
+from pretrain.data.readers.masks import IGNORE, MaskSet, check_masks, voc_palette
+from pretrain.runtime.errors import InputError
 
 
 def save(path: Path, values: np.ndarray, mode: str | None = None) -> None:

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 import pretrain.data.listing as listing_module
-import pretrain.data.parquet as parquet_module
+import pretrain.data.readers.parquet as parquet_module
 from pretrain.data.catalog import Catalog
-from pretrain.data.filelist import PACKAGED, packaged_names
 from pretrain.data.listing import list_files
 from pretrain.data.manifests import imagenet_classes
+from pretrain.data.readers.filelist import PACKAGED, packaged_names
 from pretrain.data.torchvision_facts import SETS
-from pretrain.errors import InputError
+from pretrain.runtime.errors import InputError
 
 
 def _png(value: int, size: int = 6) -> bytes:

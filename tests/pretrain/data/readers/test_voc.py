@@ -9,8 +9,8 @@ import pytest
 
 from pretrain.data.catalog import Catalog
 from pretrain.data.objects import ObjectSet
-from pretrain.data.voc import read_voc
-from pretrain.errors import InputError
+from pretrain.data.readers.voc import read_voc
+from pretrain.runtime.errors import InputError
 
 OBJECT = """  <object>
     <name>{name}</name>

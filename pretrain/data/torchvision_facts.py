@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pretrain.errors import unknown
+from pretrain.runtime.errors import unknown
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.handover import Normalization
-from pretrain.recipe_views import ViewsSpec
-from pretrain.settings import Settings
-from pretrain.view_draws import draw_view
-from pretrain.view_ops import crop_resize, flip
+from pretrain.backbones.handover import Normalization
+from pretrain.runtime.settings import Settings
+from pretrain.views.draws import draw_view
+from pretrain.views.operations import crop_resize, flip
+from pretrain.views.settings import ViewsSpec
 
 
 class TestTransform(Settings):

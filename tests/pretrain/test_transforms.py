@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from pretrain.backbones.handover import Normalization
 from pretrain.data.catalog import Catalog, ShapesEntry
-from pretrain.data.transforms import test_transform, train_transform
-from pretrain.handover import Normalization
+from pretrain.transforms import test_transform, train_transform
 
 IMAGE = Catalog({"s": ShapesEntry(format="shapes", size=90, train=10)})
 AS_IS = Normalization(mean=(0, 0, 0), std=(1, 1, 1))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.data.cache import cache_root
-from pretrain.errors import InputError
-from pretrain.files import replacing
+from pretrain.runtime.cache import cache_root
+from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import replacing
 
 log = logging.getLogger("fastmoco")
 

@@ -1,0 +1,27 @@
+"""What a launcher finds in a campaign's root before it starts anything: the plan, and a request for each run to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.campaign.plan import Plan, PlannedRun, write_plan
+from benchmarks.run.request import REQUEST
+from benchmarks.run.rundir import campaign_dir, is_done, run_dir
+from pretrain.runtime.files import write_json
+
+
+def prepare(root: Path, plan: Plan) -> None:
+    """Write the plan, and for each run that is not done the request that its worker will read."""
+    write_plan(plan, campaign_dir(root, plan.name))
+    for run in plan.runs:
+        if not is_done(root, run.run_id):
+            write_request(root, run)
+
+
+def write_request(root: Path, run: PlannedRun) -> None:
+    """Write `request.json`; one that says the same is left alone, for a worker may be reading it."""
+    path = run_dir(root, run.run_id) / REQUEST
+    wanted = run.request.model_dump(mode="json")
+    if path.exists() and type(run.request).model_validate_json(path.read_text(encoding="utf-8")) == run.request:
+        return
+    write_json(path, wanted)

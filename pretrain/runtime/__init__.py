@@ -1,0 +1,1 @@
+"""The ground floor of all rooms: errors, files, settings, progress, signals, ranks, curves; nothing of the method."""
