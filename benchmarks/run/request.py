@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pretrain.recipe import BOOKKEEPING
+from evaluate.task import resolve_protocol
+from pretrain.recipe import BOOKKEEPING, Recipe
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import canonical_hash
 from pretrain.runtime.settings import Settings
@@ -81,10 +82,11 @@ class Request(Settings):
 
     def named(self, *, hint: str = "") -> Request:
         """The same request with its run id; `hint` is put into the readable part."""
+        settings = self._model().identity_of(self.settings)
         identity = {
             "kind": self.kind,
             "task": self.task,
-            "settings": {key: value for key, value in self.settings.items() if key not in _LEFT_OUT[self.kind]},
+            "settings": {key: value for key, value in settings.items() if key not in _LEFT_OUT[self.kind]},
             "data": self.data_identity,
             "seed": self.seed,
             "checkpoint": self.checkpoint.identity() if self.checkpoint else None,
@@ -92,6 +94,9 @@ class Request(Settings):
         words = [self.task, hint, self.settings_name, self.data, f"s{self.seed}"]
         slug = "-".join(_word(word) for word in words if word)
         return self.model_copy(update={"run_id": f"{slug[:100]}-{canonical_hash(identity)[:12]}"})
+
+    def _model(self) -> type[Settings]:
+        return Recipe if self.kind == "pretrain" else type(resolve_protocol(self.task, self.settings_name))
 
     def short(self) -> str:
         """The hash at the end of the run id: what job names carry."""

@@ -28,7 +28,7 @@ _VOC_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass")
 
 def entry_identity(places: Places, name: str, entry: Entry) -> str:
     """`Catalog.identity`."""
-    said = entry.model_dump(mode="json", by_alias=True, exclude={"root", "download"})
+    said = entry.identity_of(entry.model_dump(mode="json", exclude={"root", "download"}))
     for split in entry.splits():
         said[split] = _split(places, name, entry, split)
     return canonical_hash(said)

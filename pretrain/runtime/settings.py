@@ -6,8 +6,9 @@ A file's settings are checked with the line where each key stands, so that the s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +18,18 @@ from pretrain.runtime.errors import InputError, unknown
 
 Path_ = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Later:
+    """Marks a field that was added when runs were there already: `Annotated[bool, Later(before=False)] = False`.
+
+    Attributes:
+        before: the value that says what was done before the field was there. With it the field is left out of run ids
+            and data identities, so that what is measured stays measured; with any other value it is part of them.
+    """
+
+    before: Any
 
 
 class Settings(BaseModel):
@@ -43,6 +56,20 @@ class Settings(BaseModel):
             return type(self).model_validate(values)
         except ValidationError as error:
             raise InputError(f"{type(self).__name__}: {describe(error.errors()[0])}") from None
+
+    @classmethod
+    def identity_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Dumped values without the fields that were added later and say what was done before they were there."""
+        kept = {}
+        for key, value in values.items():
+            field = cls.model_fields.get(key)
+            if field is not None:
+                if any(isinstance(mark, Later) and mark.before == value for mark in field.metadata):
+                    continue
+                if isinstance(value, dict) and (inner := _settings_in(field.annotation, value)):
+                    value = inner.identity_of(value)
+            kept[key] = value
+        return kept
 
     def differences(self, other: BaseModel) -> dict[str, tuple[Any, Any]]:
         """Dotted field -> (here, there) for every field whose values differ; None where one side lacks it."""
@@ -104,6 +131,14 @@ def describe(error: ErrorDetails) -> str:
         return f"key '{where}' is missing"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message}, got {error['input']!r}" if kind != "value_error" else f"{where}: {message}"
+
+
+def _settings_in(annotation: Any, value: Mapping[str, Any]) -> type[Settings] | None:
+    """The settings model of an annotation (in a union the one that has the value's keys), None where there is none."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, Settings) and set(value) <= set(annotation.model_fields) else None
+    found = (_settings_in(part, value) for part in get_args(annotation))
+    return next((model for model in found if model is not None), None)
 
 
 def _leaves(values: Any, prefix: str = "") -> list[str]:
