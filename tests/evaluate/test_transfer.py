@@ -20,8 +20,8 @@ from evaluate.frozen import sweep
 from evaluate.frozen.features import Features
 from evaluate.frozen.heads import Heads, train_heads
 from evaluate.inputs import main_metric
+from pretrain.data import torchvision_facts
 from pretrain.data.catalog import VOC_CLASSES, Catalog, TorchvisionEntry
-from pretrain.data.readers import torchvision_facts
 
 K = 3
 RNG = np.random.default_rng(0)
