@@ -139,7 +139,7 @@ def inspect(
     normalization: Normalization = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what is in a checkpoint file, which encoder would be used and why.
+    """Say what is in a checkpoint file, which encoder would be used and why. Exit code 1: it would be refused.
 
     Example: fastmoco inspect moco_v2_800ep_pretrain.pth.tar
     """
@@ -155,6 +155,8 @@ def inspect(
         from rich.console import Console
 
         Console().print(show(report))
+    if not report.loads:
+        raise typer.Exit(1)
 
 
 def convert(

@@ -62,6 +62,7 @@ def analyse(
         stated=stated.normalization if stated else None,
         convention=formats[0].normalization if len(formats) == 1 else None,
         title=formats[0].title,
+        beside=content.beside,
     )
     found = Analysis(content, sha256, facts, formats, equal_encoders(encoders), spec, own=own, stated=stated)
     if own:

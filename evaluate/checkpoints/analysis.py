@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from evaluate.checkpoints.architectures import COUNTER, Match
 from evaluate.checkpoints.containers import Content
 from evaluate.checkpoints.formats import Facts, Format
-from evaluate.checkpoints.normalizations import InputSpec, read_neighbour
+from evaluate.checkpoints.normalizations import InputSpec
 from evaluate.checkpoints.states import Encoder
 from evaluate.checkpoints.tensors import StoredTensor
 from pretrain.backbones.handover import BackboneMetadata
@@ -51,9 +51,7 @@ class Analysis:
     @property
     def prefix(self) -> str | None:
         """The chosen prefix as the file has it, after the path of its state dict."""
-        if self.encoder is None:
-            return None
-        return "/".join(part for part in (self.encoder.state.path, self.encoder.prefix) if part)
+        return None if self.encoder is None else self.encoder.full_prefix
 
     @property
     def padding(self) -> str:
@@ -69,7 +67,7 @@ class Analysis:
         if (says := self.own or self.stated) is not None:
             return says.stride_in_1x1
         if self.format.name == "huggingface":
-            return bool(read_neighbour(self.content.path, "config.json").get("downsample_in_bottleneck", False))
+            return bool(self.content.beside.get("config.json", {}).get("downsample_in_bottleneck", False))
         return self.format.stride_in_1x1
 
     def counters(self) -> dict[str, StoredTensor]:

@@ -50,20 +50,23 @@ def _single(found: Analysis, fitting: list[Encoder], why: str) -> None:
 
 
 def _selected(found: Analysis, select: str) -> Encoder:
-    wanted = select.removesuffix(".")
-
-    def names(encoder: Encoder) -> set[str]:
-        prefix = encoder.prefix
-        full = f"{encoder.state.path}/{prefix}" if encoder.state.path else prefix
-        return {name.removesuffix(".") for name in (encoder.label, encoder.clean_prefix, prefix, full)}
-
-    chosen = [encoder for encoder in found.facts.encoders if wanted in names(encoder)]
+    every = found.facts.encoders
+    # A whole label names one encoder even where it is the end of another's.
+    chosen = [encoder for encoder in every if encoder.label == select]
+    chosen = chosen or [encoder for encoder in every if _bare(select) in map(_bare, _names(encoder))]
     if len(chosen) != 1:
         said = "names no encoder" if not chosen else "names several encoders"
-        raise InputError(
-            f"--select '{select}' {said} of {found.content.path}; it holds: {_listed(found.facts.encoders) or 'none'}"
-        )
+        raise InputError(f"--select '{select}' {said} of {found.content.path}; it holds: {_listed(every) or 'none'}")
     return chosen[0]
+
+
+def _names(encoder: Encoder) -> tuple[str, ...]:
+    """What an encoder may be called: as the file has it or without wrappers, with the path of its state dict or not."""
+    return encoder.label, encoder.full_prefix, encoder.clean_prefix, encoder.prefix
+
+
+def _bare(name: str) -> str:
+    return name.rstrip("./")
 
 
 def _listed(encoders: Iterable[Encoder]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.checkpoints.array_files import looks_like_safetensors, read_safetensors
+from evaluate.checkpoints.beside import read_beside
 from evaluate.checkpoints.torch_files import read_pickle, read_zip
 from pretrain.runtime.errors import InputError
 
@@ -24,6 +25,7 @@ class Content:
         container: "torch zip", "torch legacy", "safetensors", "pickle" or "npz".
         root: dicts, lists, scalars, `StoredTensor`s over the mapped file, and `Record`s of everything else.
         header: the text pairs that a safetensors file carries.
+        beside: what the files beside it say, by name (`evaluate.checkpoints.beside.NAMES`): plain JSON tables.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class Content:
     container: str
     root: Any
     header: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def open_checkpoint(path: Path) -> Content:
@@ -57,7 +60,7 @@ def open_checkpoint(path: Path) -> Content:
         container, root, header = _read(path, data)
     except InputError as error:
         raise InputError(f"{path} is refused: {error}") from None
-    return Content(path, size, container, root, header)
+    return Content(path, size, container, root, header, read_beside(path.parent))
 
 
 def _read(path: Path, data: memoryview) -> tuple[str, Any, dict[str, str]]:

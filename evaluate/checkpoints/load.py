@@ -32,6 +32,7 @@ class LoadedBackbone:
         ref: what the user named: a file or `random:BACKBONE`.
         sha256: of the file; for `random:` of the weights themselves (`pretrain.backbones.registry.fingerprint`).
         format: the format the file was recognised as; "random" for random initialisation.
+        select: what the user selected, so that the same decision can be taken again.
     """
 
     module: registry.Backbone
@@ -39,6 +40,7 @@ class LoadedBackbone:
     ref: str
     sha256: str
     format: str
+    select: str | None = None
 
 
 def load_backbone(
@@ -82,7 +84,7 @@ def load_backbone(
     _fill(module, found)
     if tell:
         log.info("%s: %s, %s from '%s' (%s)", ref, found.format.name, metadata.backbone, found.prefix or "", found.why)
-    return LoadedBackbone(_frozen(module), metadata, ref, found.sha256, found.format.name)
+    return LoadedBackbone(_frozen(module), metadata, ref, found.sha256, found.format.name, select)
 
 
 def canonical(found: Analysis) -> dict[str, torch.Tensor]:

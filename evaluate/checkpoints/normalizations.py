@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +100,7 @@ def choose(
     stated: Normalization | None,
     convention: str | None,
     title: str,
+    beside: Mapping[str, Mapping[str, Any]],
 ) -> InputSpec:
     """The normalisation of a file: what the user gives, else what the file states, else what is known of its kind."""
     if given is not None:
@@ -111,8 +111,8 @@ def choose(
     if (known := KNOWN_FILES.get(sha256[:8])) is not None:
         name, what = known
         return InputSpec(name=name, normalization=preset(name), certainty="known", why=f"the file is {what}")
-    if (beside := _from_neighbours(path)) is not None:
-        neighbour, normalization = beside
+    if (told := _from_neighbours(path, beside)) is not None:
+        neighbour, normalization = told
         return InputSpec(
             name=_name(normalization), normalization=normalization, certainty="stated", why=f"stated in {neighbour}"
         )
@@ -135,15 +135,15 @@ def _name(normalization: Normalization) -> str | None:
     return next((name for name, known in PRESETS.items() if known == normalization), None)
 
 
-def _from_neighbours(path: Path) -> tuple[str, Normalization] | None:
-    """What `config.json` (timm) or `preprocessor_config.json` (Hugging Face) beside a safetensors file says."""
-    if path.suffix != ".safetensors":
+def _from_neighbours(path: Path, beside: Mapping[str, Mapping[str, Any]]) -> tuple[str, Normalization] | None:
+    """What `config.json` (timm) or `preprocessor_config.json` (Hugging Face) beside a library's file says."""
+    if path.suffix not in (".safetensors", ".bin"):
         return None
     for name, mean_key, std_key in (
         ("preprocessor_config.json", "image_mean", "image_std"),
         ("config.json", "mean", "std"),
     ):
-        table = read_neighbour(path, name)
+        table: Any = beside.get(name, {})
         table = table.get("pretrained_cfg", table) if name == "config.json" else table
         if isinstance(table, dict) and mean_key in table and std_key in table:
             try:
@@ -151,13 +151,3 @@ def _from_neighbours(path: Path) -> tuple[str, Normalization] | None:
             except (TypeError, ValueError):
                 raise InputError(f"{path.parent / name} holds no mean and std of three numbers") from None
     return None
-
-
-def read_neighbour(path: Path, name: str) -> dict[str, Any]:
-    """The JSON table `name` in the file's own directory; empty if there is none."""
-    neighbour = path.parent / name
-    try:
-        table = json.loads(neighbour.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return table if isinstance(table, dict) else {}

@@ -6,7 +6,7 @@ Nothing here calls what the file brings; a name outside the table is recorded (`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -157,10 +157,10 @@ class Rebuild:
 
     # torch ----------------------------------------------------------------------------------------------------------
 
-    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> Any:
+    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
         if not isinstance(storage, Storage):
             raise InputError("a tensor is built on what is no storage")
-        return view(storage, storage.dtype, offset, size, stride)
+        return _with_bits(view(storage, storage.dtype, offset, size, stride), rest[2:])
 
     def _tensor_v3(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
         dtype = next((part.name for part in rest if isinstance(part, Global) and part.module == "torch"), "")
@@ -168,7 +168,7 @@ class Rebuild:
             raise InputError(f"a tensor of type '{dtype}' is not read")
         itemsize = np.dtype(NUMPY_TYPES[dtype]).itemsize
         typed = Storage(dtype, storage.numel // itemsize, storage.buffer)
-        return view(typed, dtype, offset, size, stride)
+        return _with_bits(view(typed, dtype, offset, size, stride), rest[3:])
 
     def _parameter(self, data: Any = None, *_rest: Any) -> Any:
         return data
@@ -210,6 +210,19 @@ class Rebuild:
         strides = contiguous_strides(shape if order == "C" else shape[::-1])
         storage = Storage(dtype.name, len(raw) // itemsize, raw)
         return view(storage, dtype.name, 0, shape, strides if order == "C" else strides[::-1])
+
+
+def _with_bits(tensor: StoredTensor, metadata: tuple[Any, ...]) -> StoredTensor:
+    """The tensor with the lazy bits that torch writes in a table at the end (`torch._utils.get_tensor_metadata`)."""
+    said = metadata[0] if metadata else None
+    if not said:
+        return tensor
+    bits = {"neg": "negative", "conj": "conjugate"}
+    if not isinstance(said, dict) or not set(said) <= set(bits) or not all(isinstance(v, bool) for v in said.values()):
+        raise InputError("a tensor carries marks other than torch's neg and conj")
+    if (said.get("neg") and tensor.dtype == "bool") or (said.get("conj") and not tensor.dtype.startswith("complex")):
+        raise InputError(f"a tensor of type {tensor.dtype} carries a mark that torch never gives it")
+    return replace(tensor, **{bits[key]: value for key, value in said.items()})
 
 
 _CALLS: dict[str, Callable[..., Any]] = {

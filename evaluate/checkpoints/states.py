@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,11 @@ class Encoder:
         """The prefix as the file has it, wrappers included."""
         anchor = self.layout.anchors[0]
         return self.state.originals[self.clean_prefix + anchor].removesuffix(anchor)
+
+    @property
+    def full_prefix(self) -> str:
+        """Path and prefix as the file has them: what a row says of where its weights stood."""
+        return "/".join(part for part in (self.state.path, self.prefix) if part)
 
     def tensors(self) -> dict[str, StoredTensor]:
         """Torchvision's name -> tensor, for all that the layout counts to the trunk.
@@ -222,10 +227,10 @@ def _from_haiku(tensor: StoredTensor) -> StoredTensor:
     if len(tensor.shape) != 4:
         return tensor
     if tensor.shape[:3] == (1, 1, 1):
-        return StoredTensor(tensor.storage, tensor.dtype, tensor.shape[3:], tensor.strides[3:], tensor.offset)
+        return replace(tensor, shape=tensor.shape[3:], strides=tensor.strides[3:])
     order = (3, 2, 0, 1)
     shape, strides = (tuple(part[i] for i in order) for part in (tensor.shape, tensor.strides))
-    return StoredTensor(tensor.storage, tensor.dtype, shape, strides, tensor.offset)
+    return replace(tensor, shape=shape, strides=strides)
 
 
 def equal_encoders(encoders: list[Encoder]) -> list[list[Encoder]]:

@@ -37,6 +37,8 @@ NUMPY_TYPES: dict[str, str] = {
     "float8_e4m3fn": "|u1",
     "float8_e5m2": "|u1",
 }
+# The sign of a type that numpy holds as bits.
+_SIGN_BITS = {"bfloat16": 0x8000, "float8_e4m3fn": 0x80, "float8_e5m2": 0x80}
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -56,6 +58,7 @@ class StoredTensor:
     Attributes:
         dtype: torch's name of the element type, a key of `NUMPY_TYPES`.
         shape, strides, offset: counted in elements, as torch counts.
+        negative, conjugate: torch's lazy bits: the stored numbers stand for their negatives or conjugates.
     """
 
     storage: Storage = field(repr=False)
@@ -63,6 +66,8 @@ class StoredTensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
+    negative: bool = False
+    conjugate: bool = False
 
     @property
     def numel(self) -> int:
@@ -75,7 +80,7 @@ class StoredTensor:
         return self.numel * np.dtype(NUMPY_TYPES[self.dtype]).itemsize
 
     def array(self) -> Array:
-        """A read-only view of the file's bytes, shape as declared; bfloat16 and float8 as their bits.
+        """The numbers, shape as declared, where possible a read-only view of the file; bfloat16, float8 as their bits.
 
         Raises:
             InputError: the file holds fewer bytes than the tensor needs.
@@ -89,7 +94,13 @@ class StoredTensor:
             return np.zeros(self.shape, kind)
         flat = np.frombuffer(buffer, kind, count=have)[self.offset :]
         steps = tuple(stride * kind.itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+        array = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+        if self.conjugate:
+            array = np.conjugate(array)
+        if self.negative:
+            sign = _SIGN_BITS.get(self.dtype)
+            array = np.negative(array) if sign is None else array ^ kind.type(sign)
+        return array
 
     def float32(self) -> Array:
         """The numbers as float32, a new array; exact for float16 and bfloat16, rounded for float64."""
@@ -111,7 +122,8 @@ class StoredTensor:
         """Whether both hold the same bits (so that NaN equals itself and -0 is not 0)."""
         if (self.dtype, self.shape) != (other.dtype, other.shape):
             return False
-        if self.storage is other.storage and (self.offset, self.strides) == (other.offset, other.strides):
+        mine, theirs = ((t.offset, t.strides, t.negative, t.conjugate) for t in (self, other))
+        if self.storage is other.storage and mine == theirs:
             return True
         return bool(np.array_equal(_bits(self.array()), _bits(other.array())))
 

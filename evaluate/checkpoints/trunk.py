@@ -8,9 +8,9 @@ import numpy as np
 
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, expected, match_resnet, match_vit
-from evaluate.checkpoints.normalizations import read_neighbour
 from evaluate.checkpoints.states import Encoder, constant
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
+from evaluate.checkpoints.whole import held_against
 from pretrain.backbones.handover import BackboneMetadata
 
 # torch's BatchNorm2d adds this to the variance: with it, variance 1 - eps makes a folded affine layer exact.
@@ -40,12 +40,19 @@ def take(found: Analysis, encoder: Encoder) -> None:
         tensors = {name: t for name, t in encoder.state.tensors.items() if not name.endswith(COUNTER)}
         tensors = {name: t for name, t in tensors.items() if not re.match(r"(fc|head\.fc|head|classifier)\.", name)}
     found.tensors = tensors
+    if found.match.fits:
+        found.match = held_against(found.match, shapes_of(tensors))
     found.objections += _objections(found.match)
     if found.format.stride_is_a_guess and found.stated is None and "layer1.0.conv3.weight" in tensors:
         found.warnings.append(
             "names cannot tell where the stride of a block stands: on the 3x3 convolution, as in torchvision and as is "
             "assumed here, or on the 1x1 before it, as in what began with MSRA's R-50.pkl"
         )
+
+
+def shapes_of(tensors: dict[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def take_own(found: Analysis, own: BackboneMetadata) -> None:
@@ -61,8 +68,11 @@ def take_own(found: Analysis, own: BackboneMetadata) -> None:
             tuple(f"{n} is {shapes[n]}, expected {s}" for n, s in table.items() if shapes.get(n, s) != s),
             tuple(name for name in shapes if name not in table),
         )
+    elif not own.backbone.startswith("timm:"):
+        reason = f"its header names the backbone '{own.backbone}', which this version does not have"
+        found.match = Match(None, own.backbone, reason=reason)
     else:
-        found.match = Match(own.backbone, own.backbone)
+        found.match = held_against(Match(own.backbone, own.backbone), shapes_of(found.tensors), prefix="")
     found.objections += _objections(found.match)
 
 
@@ -85,7 +95,7 @@ def _objections(match: Match) -> list[str]:
 
 
 def _named_by_timm(found: Analysis) -> str | None:
-    name = read_neighbour(found.content.path, "config.json").get("architecture")
+    name = found.content.beside.get("config.json", {}).get("architecture")
     return name if found.format.name == "timm" and isinstance(name, str) else None
 
 

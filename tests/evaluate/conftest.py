@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from evaluate.checkpoints.load import LoadedBackbone
+from evaluate import task
+from evaluate.checkpoints.load import LoadedBackbone, load_backbone
 from evaluate.protocols.base import TaskProtocol
 from evaluate.task import Job, resolve_protocol
 from pretrain.backbones import registry
@@ -156,3 +157,49 @@ def make_job(tmp_path: Path, mean_colour: LoadedBackbone) -> Callable[..., Job]:
         )
 
     return make
+
+
+# Protocols cut to seconds: which tensors a task asks the file for does not depend on how long it trains.
+SHORT: dict[str, tuple[str | None, dict[str, object]]] = {
+    "knn": (None, {"k": 2, "also_k": "[]"}),
+    "linear": ("moco_v3", {"epochs": 1, "global_batch_size": 6}),
+    "logreg": (None, {"grid_size": 2}),
+    "semi": ("barlow_twins", {"percent": 10, "epochs": 1, "global_batch_size": 3}),
+    "finetune": ("barlow_twins", {"epochs": 1, "global_batch_size": 6}),
+    "svm": (None, {"costs": "[1.0]"}),
+}
+
+
+def several_labels(images: ImageSet) -> ImageSet:
+    """The same pictures as a set in which an image may be of several classes, as svm wants it."""
+    one_hot = np.eye(len(images.classes), dtype=bool)[images.labels]
+    return ImageSet(images._source, name=images.name, split=images.split, classes=images.classes, labels=one_hot)
+
+
+@pytest.fixture
+def through_tasks(make_job: Callable[..., Job]) -> Callable[..., dict[str, float]]:
+    """Takes a checkpoint file through the entry of each task on a tiny set; the main metric of each, in percent.
+
+    `load_backbone` alone does not do: every task reads the file once more to prove that it measures the file's weights.
+    `side`: of the pictures, in pixels; what the backbone needs.
+    """
+
+    def run_all(path: Path, *, side: int = 8, tasks: Iterable[str] = SHORT, **options: object) -> dict[str, float]:
+        sets = {split: coloured_set(split, 10, side=side) for split in ("train", "test")}
+        measured = {}
+        for name in tasks:
+            protocol, changes = SHORT[name]
+            if name == "svm":
+                sets = {split: several_labels(images) for split, images in sets.items()}
+            job = make_job(
+                name,
+                protocol,
+                changes,
+                catalog=FakeCatalog(**sets),
+                backbone=load_backbone(path, **options),
+                out=f"{path.name}-{name}",
+            )
+            measured[name] = task.run(name, job)[0].value
+        return measured
+
+    return run_all
