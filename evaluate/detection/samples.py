@@ -118,16 +118,8 @@ def read_pixels(image: ImageObjects, channels: str) -> np.ndarray:
     Raises:
         InputError: the file is damaged, or its size is not what its annotation says.
     """
-    try:
-        pixels = detection_utils.read_image(str(image.path), format=channels)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{image.path} cannot be read: {error}") from None
-    if pixels.shape[:2] != (image.height, image.width):
-        raise InputError(
-            f"{image.path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, but its annotation says "
-            f"{image.width} x {image.height}"
-        )
-    return pixels
+    pixels = image.pixels()
+    return np.ascontiguousarray(pixels[:, :, ::-1]) if channels == "BGR" else pixels
 
 
 def resizing(height: int, width: int, edge: int, longest: int) -> T.ResizeTransform:

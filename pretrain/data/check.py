@@ -25,7 +25,7 @@ from pretrain.data.catalog import (
     TorchvisionEntry,
     VocEntry,
 )
-from pretrain.data.images import ImageSet, decode_image
+from pretrain.data.images import ImageSet
 from pretrain.data.manifests import imagenet_classes, manifests, recognise
 from pretrain.data.places import Places
 from pretrain.runtime.errors import InputError
@@ -269,14 +269,9 @@ def _check_objects(
             for image in objects.images:
                 bar.advance()
                 try:
-                    height, width = decode_image(image.path.read_bytes(), str(image.path)).shape[:2]
+                    image.pixels()
                 except InputError as error:
                     damaged.append(str(error))
-                    continue
-                if (height, width) != (image.height, image.width):
-                    damaged.append(
-                        f"{image.path} is {width} x {height} pixels, its annotation says {image.width} x {image.height}"
-                    )
         found.opened = len(objects)
         _add(report, split, "damaged", damaged)
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from io import BytesIO
 
 import numpy as np
-import simplejpeg
-from PIL import Image
 
+from pretrain.data.decode import decode_image
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import canonical_hash
 
@@ -113,25 +111,6 @@ class ImageSet:
             raise IndexError(f"index {index} of a set of {len(self)} images")
         index = index % len(self)
         return index if self._rows is None else int(self._rows[index])
-
-
-def decode_image(data: bytes, where: str) -> np.ndarray:
-    """An image file's bytes as uint8 (H, W, 3) RGB, as PIL's `convert("RGB")` gives it.
-
-    Raises:
-        InputError: the bytes are no whole image; `where` names them.
-    """
-    if simplejpeg.is_jpeg(data):
-        try:
-            return simplejpeg.decode_jpeg(data, "RGB")
-        except ValueError:
-            pass  # CMYK and other rare kinds, which PIL reads; a damaged file fails there too, with PIL's reason
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "it is empty" if not data else str(error)
-        raise InputError(f"image {where} does not decode ({len(data)} bytes): {reason}") from None
 
 
 def number_classes(found: Sequence[str], given: int | tuple[str, ...] | None, name: str) -> tuple[str, ...]:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pretrain.data.decode import read_image
 from pretrain.runtime.errors import InputError
 
 Box = tuple[float, float, float, float]
@@ -50,6 +53,20 @@ class ImageObjects:
     height: int
     objects: tuple[ImageObject, ...]
     instances: Path | None = None
+
+    def pixels(self) -> np.ndarray:
+        """uint8 (H, W, 3) RGB, turned upright as EXIF says (detectron2's `read_image`), which boxes are drawn on.
+
+        Raises:
+            InputError: the file is damaged, or its size is not what its annotation says.
+        """
+        found = read_image(self.path, upright=True)
+        if found.shape[:2] != (self.height, self.width):
+            raise InputError(
+                f"{self.path} is {found.shape[1]} x {found.shape[0]} pixels, but its annotation says "
+                f"{self.width} x {self.height}"
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pretrain.data.decode import file_bytes
 from pretrain.data.entries import ImageFolderEntry
 from pretrain.data.images import SUFFIXES, ImageSet, Source, number_classes
 from pretrain.data.listing import Listing, list_files
@@ -29,10 +30,7 @@ class Files(Source):
 
     def encoded(self, row: int) -> bytes:
         """The bytes of the file. Raises InputError when it is gone."""
-        try:
-            return self.path(row).read_bytes()
-        except FileNotFoundError:
-            raise InputError(f"no image at {self.path(row)}") from None
+        return file_bytes(self.path(row))
 
     def where(self, row: int) -> str:
         """The path."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pretrain.data.decode import read_image
 from pretrain.data.entries import MasksEntry, VocEntry
 from pretrain.data.places import Places
 from pretrain.runtime.errors import InputError
@@ -57,12 +58,7 @@ class MaskSet:
 
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB as stored; EXIF orientation is left alone, as masks have none. InputError if damaged."""
-        path = self.pairs[index][0]
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"image {path} cannot be read: {error}") from None
+        return read_image(self.pairs[index][0])
 
     def mask(self, index: int) -> np.ndarray:
         """(H, W) uint8: labels 0..K-1, `IGNORE` elsewhere.

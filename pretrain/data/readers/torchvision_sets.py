@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pretrain.data.decode import file_bytes
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet, Source
 from pretrain.data.places import Places
@@ -30,10 +31,7 @@ class Paths(Source):
 
     def encoded(self, row: int) -> bytes:
         """The bytes of the file. Raises InputError when it is gone."""
-        try:
-            return Path(self.where(row)).read_bytes()
-        except FileNotFoundError:
-            raise InputError(f"no image at {self.where(row)}") from None
+        return file_bytes(Path(self.where(row)))
 
     def where(self, row: int) -> str:
         """The path."""

@@ -111,7 +111,7 @@ def test_what_is_missing_or_damaged_is_named(folders: Callable[..., Catalog], tm
     with pytest.raises(InputError, match=r"mask .*1\.png cannot be read"):
         check_masks(catalog.masks("two", "train"), tmp_path / "cache")
     (tmp_path / "images" / "1.jpg").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"image .*1\.jpg cannot be read"):
+    with pytest.raises(InputError, match=r"image .*1\.jpg does not decode"):
         catalog.masks("two", "train").image(0)
     ignored = folders(np.full((4, 6), 2, np.uint8), entry="classes: [a, b], ignore: 2")
     with pytest.raises(InputError, match=r"every pixel of data set 'two', split 'train', is ignored"):
