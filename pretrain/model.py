@@ -13,11 +13,11 @@ from pretrain.recipe import Recipe
 from pretrain.runtime.distributed import Ranks
 
 
-def compiled(core: FastMoCo) -> nn.Module:
+def compiled(core: FastMoCo, *, backend: str = "inductor") -> nn.Module:
     """`core` with its forward pass compiled, and the momentum encoder, which passes outside of it, as well."""
-    core.momentum_backbone.compile()
-    core.momentum_projector.compile()
-    return cast(nn.Module, torch.compile(core))
+    core.momentum_backbone.compile(backend=backend)
+    core.momentum_projector.compile(backend=backend)
+    return cast(nn.Module, torch.compile(core, backend=backend))
 
 
 def build_model(recipe: Recipe, seed: int, device: torch.device, ranks: Ranks) -> FastMoCo:
