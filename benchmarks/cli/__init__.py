@@ -19,7 +19,7 @@ app = typer.Typer(
     name="fastmoco",
     help="Pretrain Fast-MoCo, and learn what any self-supervised checkpoint is worth downstream.",
     epilog="When a command stops with a sentence, docs/troubleshooting.md says what to do (make docs builds the site).",
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -31,14 +31,36 @@ lists.add_to(app)
 schema.add_to(app)
 
 
-@app.callback()
+START = """\
+fastmoco {version}: pretrain Fast-MoCo, and measure what any self-supervised checkpoint is worth downstream.
+
+  fastmoco doctor                       what works on this machine
+  fastmoco inspect FILE                 what a checkpoint file holds
+  fastmoco evaluate knn --checkpoint FILE --data NAME --catalog CATALOG.yaml --out DIR
+  fastmoco pretrain --recipe NAME --data NAME --catalog CATALOG.yaml --out DIR
+  fastmoco campaign plan SPEC.yaml      a whole graph of runs, here or on SLURM
+
+Try it without any data of yours: fastmoco evaluate knn --checkpoint random:resnet18 --data shapes --out runs/try
+All commands: fastmoco --help"""
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(importlib.metadata.version("fastmoco"))
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
 def _before_every_command(
+    context: typer.Context,
     catalog: CatalogOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show debug messages and tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
-    if version:
-        print(importlib.metadata.version("fastmoco"))
+    if context.invoked_subcommand is None:
+        print(START.format(version=importlib.metadata.version("fastmoco")))
         raise typer.Exit
     remember_catalog(catalog)
     if verbose:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.run.provenance import describe_run, device_for, device_name, now, peak_mem_bytes
 from benchmarks.run.request import Request
 from pretrain.data.catalog import Catalog
+from pretrain.runtime.cache import cache_root
 from pretrain.runtime.errors import InputError, Interrupted
 from pretrain.runtime.files import write_json
 from results.row import Checkpoint, Metric, Result, read_result, write_result
@@ -145,7 +146,7 @@ def cache_dir(out: Path, in_campaign: bool) -> Path:
     """Where features are shared: ROOT/cache for the runs ROOT/runs/ID of a campaign, else the user's own cache."""
     if in_campaign:
         return out.absolute().parent.parent / "cache"
-    return Path(os.environ.get("FASTMOCO_CACHE") or "~/.cache/fastmoco").expanduser()
+    return cache_root()
 
 
 def _done_before(request: Request, out: Path) -> Result:
