@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from pretrain.backbones.names import split_name
 from pretrain.backbones.resnets import Backbone
 from pretrain.runtime.errors import InputError
 
+# Arguments of ours that no timm model takes: epsilons of the layer norms, of all of them and of the last alone.
+EPS, LAST_EPS = "eps", "last_eps"
+
 
 class TimmBackbone(Backbone):
-    """Any timm model without its classifier: `timm:vit_small_patch16_224` and the like. Names are timm's own."""
+    """Any timm model without its classifier: `timm:vit_small_patch16_224` and the like. Names are timm's own.
+
+    The name may hold arguments of the model (`pretrain.backbones.names`), and `eps` and `last_eps`, which set the
+    epsilon of its layer norms.
+    """
 
     model: Any
 
@@ -23,11 +31,18 @@ class TimmBackbone(Backbone):
             raise InputError(
                 f"backbone '{name}' needs timm, which is not installed: pip install 'fastmoco[timm]'"
             ) from None
-        model = name.removeprefix("timm:")
+        model, named = split_name(name)
         if not timm.is_model(model):
             close = timm.list_models(f"*{model.split('_')[0]}*")[:8]
             raise InputError(f"unknown timm model '{model}'; models with a name like it: {', '.join(close) or 'none'}")
-        self.model = timm.create_model(model, pretrained=False, num_classes=0, **arguments)
+        epsilons = {key: named.pop(key) for key in (EPS, LAST_EPS) if key in named}
+        try:
+            self.model = timm.create_model(model, pretrained=False, num_classes=0, **named, **arguments)
+        except (TypeError, ValueError, AssertionError, KeyError, IndexError, RuntimeError, AttributeError) as error:
+            if not named:
+                raise
+            raise InputError(f"timm cannot build '{name}': {error}") from None
+        _set_epsilons(self.model, epsilons, name)
         self.name, self.width = name, self.model.num_features
         self.stride = max((info["reduction"] for info in self.model.feature_info), default=1)
 
@@ -36,8 +51,20 @@ class TimmBackbone(Backbone):
         features = self.model.forward_features(images)
         if features.ndim != 4:
             raise InputError(f"backbone '{self.name}' gives tokens {tuple(features.shape)}, no feature map")
+        if features.shape[1] != self.width and features.shape[3] == self.width:
+            features = features.permute(0, 3, 1, 2)  # Swin and others of timm's lay their maps out as NHWC
         return (features,)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D), pooled as timm does for this model."""
         return self.model(images)
+
+
+def _set_epsilons(model: nn.Module, epsilons: dict[str, Any], name: str) -> None:
+    for key, value in epsilons.items():
+        if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < 1:
+            raise InputError(f"{key} of '{name}' is {value}; expected a number between 0 and 1")
+        norms = {at: norm for at, norm in model.named_modules() if isinstance(norm, nn.LayerNorm)}
+        last = [at for at in norms if at in ("norm", "fc_norm", "head.norm")]
+        for at in last if key == LAST_EPS else norms:
+            norms[at].eps = float(value)
