@@ -101,6 +101,8 @@ def measure(
     Raises:
         InputError: unknown task, protocol, field or data set, or whatever the task refuses.
     """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}, expected a whole number from 0 to {2**32 - 1}")
     with tempfile.TemporaryDirectory(prefix="fastmoco-") as temporary:
         job = Job(
             backbone=backbone,

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +38,7 @@ class StateStore:
         self.directory = Path(directory)
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._tidy = False
         self._buffers: dict[tuple[str, ...], torch.Tensor] = {}
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
@@ -56,6 +58,10 @@ class StateStore:
             RunFailedError: this write or the one before it failed (a full disk); older states are intact.
         """
         self.finish()
+        if not self._tidy:  # by the run's one writer: what a killed process of this run had begun to write
+            for left in self.directory.glob(".step_*.pt.*.partial"):
+                left.unlink(missing_ok=True)
+            self._tidy = True
         snapshot = self._copy(state, ())
         self._thread = threading.Thread(target=self._write, args=(step, snapshot), name="state writer")
         self._thread.start()
@@ -75,6 +81,7 @@ class StateStore:
 
     def _write(self, step: int, snapshot: dict[str, Any]) -> None:
         path = self.directory / f"step_{step:08d}.pt"
+        hashing: _Hashing | None = None
         try:
             with replacing(path) as stream:
                 hashing = _Hashing(stream)
@@ -84,7 +91,7 @@ class StateStore:
             for old in sorted(self.directory.glob("step_*.pt"), reverse=True)[KEEP:]:
                 old.unlink()
         except (OSError, RuntimeError) as error:  # torch's archive writer reports a failed write as RuntimeError
-            self._failure = error
+            self._failure = (hashing.failure if hashing else None) or error
 
     def _copy(self, value: Any, at: tuple[str, ...]) -> Any:
         if isinstance(value, torch.Tensor):
@@ -99,6 +106,13 @@ class StateStore:
         if isinstance(value, list | tuple):
             return type(value)(self._copy(item, (*at, str(index))) for index, item in enumerate(value))
         return value
+
+
+def require_finite(state: Mapping[str, Any], what: str) -> None:
+    """Raise RunFailedError when a weight in `state` is NaN or infinite: such a state must not replace a good one."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise RunFailedError(f"{what}: the values of {name} are not finite")
 
 
 def _plan(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -133,10 +147,15 @@ class _Hashing:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._hash = stream, hashlib.sha256()
+        self.failure: OSError | None = None  # why a write failed, which torch's own error does not say
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
-        return self._stream.write(data)
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         self._stream.flush()

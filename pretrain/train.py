@@ -27,7 +27,7 @@ from pretrain.runtime.distributed import Ranks, any_rank, barrier, mean_over_ran
 from pretrain.runtime.errors import InputError, RunFailedError
 from pretrain.runtime.interrupt import StopRequest, stop_request
 from pretrain.runtime.progress import progress
-from pretrain.state import StateStore, refuse_other_run
+from pretrain.state import StateStore, refuse_other_run, require_finite
 from pretrain.step import StepFigures, accumulate_gradients, bf16_is_slow
 from pretrain.views.two_views import two_view_loader
 
@@ -232,6 +232,11 @@ class _Training:
         if stopping or step % self.recipe.save_every_steps == 0 or step == self.total_steps:
             if self.losses:
                 self._require_finite(step)
+            # The loss was finite before this update; what the update made of the weights shows in the next one only.
+            require_finite(
+                self.core.state_dict(),
+                f"the state of step {step} is not saved, the last good one is kept in {self.states.directory}",
+            )
             if self.ranks.is_main:
                 self.states.save(step, self._state(), wait=stopping)
             barrier()

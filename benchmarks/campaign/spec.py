@@ -12,11 +12,11 @@ from pydantic import Field, field_validator, model_validator
 
 from evaluate.task import TASKS
 from pretrain.runtime.errors import InputError, unknown
-from pretrain.runtime.settings import Path_, Settings, load_yaml, validate
+from pretrain.runtime.settings import Path_, Seed, Settings, load_yaml, validate
 
 # A run's task as `launch.tasks` names it; "tables" is the job that writes the tables once all runs have ended.
 KINDS = ("pretrain", *TASKS, "tables")
-Seeds = tuple[int, ...]
+Seeds = tuple[Seed, ...]
 
 
 class Resources(Settings):

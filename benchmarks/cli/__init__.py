@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import logging
 import os
@@ -68,6 +69,10 @@ def _before_every_command(
         logging.getLogger("fastmoco").setLevel(logging.DEBUG)
 
 
+# The disk's fault, not the command's: full, over the quota, read-only or failing.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 128 + signal when stopped."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -78,9 +83,12 @@ def main() -> None:
         _leave(error, 2)
     except OSError as error:
         # A path the user named that is missing, a folder where a file should be, a place that may not be written.
-        if error.filename is None:
+        where = f"{Path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        if error.errno in _STORAGE:
+            _leave(OSError(f"{where}{error.strerror}; what was written before is intact"), 1)
+        if not where:
             raise
-        _leave(OSError(f"{Path(os.fsdecode(error.filename))}: {error.strerror}"), 2)
+        _leave(OSError(f"{where}{error.strerror}"), 2)
     except RunFailedError as error:
         _leave(error, 1)
     except Interrupted as stop:

@@ -21,7 +21,9 @@ Data = Annotated[
         autocompletion=complete.data_sets,
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Every random choice of the run derives from it.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Every random choice of the run derives from it.")
+]
 Select = Annotated[
     str | None,
     typer.Option("--select", help="Prefix of the encoder to take, where a file holds several.", show_default=False),

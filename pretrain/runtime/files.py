@@ -5,6 +5,7 @@ Every room may import this module; it imports the standard library alone.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     a power cut `path` holds either all of the old content or all of the new. On an error nothing is left behind.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory, expected a file", str(path))
+    if path.exists() and not path.is_file():
+        # /dev/stdout and pipes: a rename would put a file in the place of the device.
+        raise OSError(errno.EINVAL, "is no regular file and is not replaced", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
@@ -33,8 +41,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
         _fsync_directory(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a failed write does not say of which file
+            error.filename = str(path)
         raise
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from pretrain.runtime.errors import InputError, unknown
+from pretrain.runtime.yaml_files import Path_, load_yaml, yaml_value
 
-Path_ = tuple[str | int, ...]
+__all__ = ["Later", "Path_", "Seed", "Settings", "describe", "load_yaml", "parse_sets", "validate", "yaml_value"]
+
+# What torch, NumPy and scikit-learn all take as a seed.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -51,7 +54,7 @@ class Settings(BaseModel):
                 place = place.get(parent) if isinstance(place, dict) else None
             if not isinstance(place, dict) or last not in place:
                 raise unknown(f"field of {type(self).__name__}", key, _leaves(values))
-            place[last] = yaml.safe_load(value) if isinstance(value, str) else value
+            place[last] = yaml_value(value, f"{key}={value}") if isinstance(value, str) else value
         try:
             return type(self).model_validate(values)
         except ValidationError as error:
@@ -89,29 +92,6 @@ def parse_sets(pairs: list[str]) -> dict[str, str]:
     return changes
 
 
-def load_yaml(path: Path) -> tuple[Any, dict[Path_, int]]:
-    """The content of a YAML file and the line (from 1) of every key and list item.
-
-    Raises:
-        InputError: no such file, not UTF-8, not YAML, or a key that stands twice.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"no file at {path}") from None
-    except (UnicodeDecodeError, PermissionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[Path_, int] = {}
-        if node is not None:
-            _note_lines(node, (), lines, path)
-        return yaml.safe_load(text), lines
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from None
-
-
 def validate(model: type[M], value: Any, *, path: Path, lines: dict[Path_, int]) -> M:
     """`value` as a `model`, or an InputError that names file, line and key. The first mistake is the one told."""
     try:
@@ -123,14 +103,59 @@ def validate(model: type[M], value: Any, *, path: Path, lines: dict[Path_, int])
 
 def describe(error: ErrorDetails) -> str:
     """One of pydantic's error records as a sentence: which key, what was given, what was expected."""
-    where = ".".join(str(part) for part in error["loc"]) or "value"
-    kind = error["type"]
+    loc = [part for part in error["loc"] if part != "[key]"]
+    where = ".".join(str(part) for part in loc) or "value"
+    kind, given = error["type"], _short(error["input"])
+    if "[key]" in error["loc"]:
+        return f"the name {given} in {where.rpartition('.')[0] or 'the file'}: {_expected(error)}"
     if kind == "extra_forbidden":
         return f"unknown key '{where}'"
     if kind == "missing":
         return f"key '{where}' is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}, got {error['input']!r}" if kind != "value_error" else f"{where}: {message}"
+    if kind == "value_error":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{where} is {given}, {_expected(error)}"
+
+
+_KINDS = {
+    "tuple": "a list",
+    "list": "a list",
+    "set": "a list",
+    "dict": "a mapping",
+    "model": "a mapping",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+}
+_BOUNDS = {"greater_than_equal": "at least", "greater_than": "more than", "less_than_equal": "at most"}
+_BOUNDS |= {"less_than": "less than", "too_short": "at least", "too_long": "at most"}
+_BOUNDS |= {"string_too_short": "at least", "string_too_long": "at most"}
+
+
+def _expected(error: ErrorDetails) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _BOUNDS:
+        limit = next(context[key] for key in ("ge", "gt", "le", "lt", "min_length", "max_length") if key in context)
+        unit = " items" if kind in ("too_short", "too_long") else " characters" if kind.startswith("string") else ""
+        number = f"{limit:g}" if isinstance(limit, float) else str(limit)
+        return f"expected {_BOUNDS[kind]} {number}{unit if limit != 1 else unit.rstrip('s')}"
+    if kind == "literal_error":
+        return f"expected {context['expected']}"
+    if kind == "int_from_float":
+        return "expected a whole number"
+    if kind == "finite_number":
+        return "expected a finite number"
+    if kind == "none_required":
+        return "expected nothing (null)"
+    noun = _KINDS.get(kind.partition("_")[0])
+    return f"expected {noun}" if noun else error["msg"][:1].lower() + error["msg"][1:]
+
+
+def _short(value: Any, limit: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _settings_in(annotation: Any, value: Mapping[str, Any]) -> type[Settings] | None:
@@ -152,20 +177,6 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
             flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
         return flat
     return {prefix: values}
-
-
-def _note_lines(node: yaml.Node, at: Path_, lines: dict[Path_, int], path: Path) -> None:
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            place = (*at, key.value)
-            if place in lines:
-                raise InputError(f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice")
-            lines[place] = key.start_mark.line + 1
-            _note_lines(value, place, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _note_lines(value, (*at, index), lines, path)
 
 
 def _line_of(error: ErrorDetails, lines: dict[Path_, int]) -> int:

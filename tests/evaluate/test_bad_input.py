@@ -117,17 +117,17 @@ def test_data_that_cannot_be_measured(
     [
         ("knn", ["k=13"], "k is 13, but there are only 12 training images: expected k <= 12"),
         ("knn", ["also_k=[5,40]", "k=1"], "k is 40, but there are only 12 training images"),
-        ("knn", ["k=0"], "k: Input should be greater than or equal to 1"),
+        ("knn", ["k=0"], "k is 0, expected at least 1"),
         ("knn", ["per_class=5", "k=1"], "per_class is 5, but class '0' of good has only 4 images"),
         ("knn", ["layers=9", "k=1"], "layers is 9, but backbone 'cifar_resnet20' has only"),
         ("knn", ["patch_average=true", "k=1"], "patch_average needs a backbone with patch tokens"),
-        ("linear", ["lrs=[]"], "lrs: "),
+        ("linear", ["lrs=[]"], "lrs is [], expected at least 1 item"),
         ("linear", ["lrs=[0.1,-1]"], "every lr must be above 0"),
-        ("linear", ["held_out=0"], "held_out: "),
-        ("logreg", ["metric=accuracy"], "metric: "),
+        ("linear", ["held_out=0"], "held_out is 0, expected more than 0"),
+        ("logreg", ["metric=accuracy"], "metric is 'accuracy', expected"),
         ("svm", [], "has one label an image: svm is for several (VOC07)"),
         ("finetune", ["epochs=1"], "global_batch_size is 256, but there are only 12 training images"),
-        ("semi", ["percent=5"], "percent: "),
+        ("semi", ["percent=5"], "percent is 5, expected"),
     ],
 )
 def test_settings_that_do_not_fit(
