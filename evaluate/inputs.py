@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,12 +90,66 @@ def limited(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
     return images.subset(few(images.labels, fraction=limit / len(images), seed=seed))
 
 
-def test_input(protocol: ImageProtocol, images: ImageSet, normalization: Normalization) -> TestTransform:
+@dataclass(frozen=True)
+class Sizes:
+    """How large the images of a set are, in pixels, by the headers of all of them.
+
+    Attributes:
+        smallest_px, median_px, largest_px: of the longer sides.
+        short_median_px: of the shorter sides.
+        one_size: all images have the same width and height.
+    """
+
+    smallest_px: int
+    median_px: int
+    largest_px: int
+    short_median_px: int
+    one_size: bool
+
+    def __str__(self) -> str:
+        if self.one_size:
+            return f"images of {self.short_median_px}x{self.largest_px} px"
+        return f"images of {self.smallest_px} to {self.largest_px} px (longer side, median {self.median_px})"
+
+
+def sizes(sets: Sequence[ImageSet]) -> Sizes:
+    """The sizes of all images of the splits that `sets` are of, whatever part of them the sets are.
+
+    Raises:
+        InputError: no image has a header that can be read; the first is named.
+    """
+    found = np.concatenate([images.headers(whole_split=True)[:, :2] for images in sets])
+    found = found[found.min(axis=1) > 0]
+    if not len(found):
+        sets[0].decode(0)  # says what is wrong with it
+        raise InputError(f"{sets[0].name}: no image says how large it is")
+    short, long = np.sort(found, axis=1).T
+    return Sizes(
+        int(long.min()), round(float(np.median(long))), int(long.max()), round(float(np.median(short))),
+        bool((found == found[0]).all()),
+    )  # fmt: skip
+
+
+def test_input(
+    protocol: ImageProtocol,
+    images: ImageSet,
+    normalization: Normalization,
+    *,
+    test: ImageSet | None = None,  # noqa: PT028
+    told: dict[str, Any] | None = None,  # noqa: PT028
+) -> TestTransform:
     """The test-time transform of a protocol for this set, by the size rule of `ImageProtocol`.
 
-    The set's first image stands for its size; what the rule decides is logged in one line.
+    Every image of the splits counts for the rule, not those alone that are used (`per_class`, `train_limit`), so that
+    neither the first file nor the seed decides. What was seen and done is logged in one line.
+
+    Args:
+        protocol: its `native_up_to_px`, `resize`, `image_size`, `interpolation` and `normalization` are used.
+        images: what is trained on, and `test` what is measured, where it is known.
+        normalization: the checkpoint's.
+        told: filled in with what stands in the row.
     """
-    height, width = images.decode(0).shape[:2]
+    seen = sizes([images] if test is None else [images, test])
     mean, std = {
         "checkpoint": (normalization.mean, normalization.std),
         "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
@@ -101,11 +157,23 @@ def test_input(protocol: ImageProtocol, images: ImageSet, normalization: Normali
         "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     }[protocol.normalization]
     chosen = normalization.model_copy(update={"mean": mean, "std": std})  # the order of channels stays the checkpoint's
-    if max(height, width) <= protocol.native_up_to_px:
-        side = min(height, width)
-        log.info("%s: images of %dx%d px are used at their own size (native_up_to_px)", images.name, width, height)
-        return test_transform(None, side, protocol.interpolation, chosen)
-    return test_transform(protocol.resize, protocol.image_size, protocol.interpolation, chosen)
+    native = seen.median_px <= protocol.native_up_to_px
+    if native:
+        side = seen.short_median_px
+        transform = test_transform(None if seen.one_size else side, side, protocol.interpolation, chosen)
+        told_how = "used at their own size" if seen.one_size else f"brought to a shorter side of {side} px"
+        log.info("%s: %s are %s (native_up_to_px)", images.name, seen, told_how)
+    else:
+        transform = test_transform(protocol.resize, protocol.image_size, protocol.interpolation, chosen)
+        log.info("%s: %s are resized to %d and cropped to %d", images.name, seen, protocol.resize, protocol.image_size)
+    if told is not None:
+        told["input"] = {
+            **{key: value for key, value in asdict(seen).items() if key != "one_size"},
+            "resize_px": transform.resize,
+            "crop_px": transform.crop,
+            "native": native,
+        }
+    return transform
 
 
 class _Inputs(Dataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,7 @@ class Job:
         device: where to compute.
         out: the run's directory; a task may keep state under `out/state/` to resume, curves and pictures in `out`.
         cache: directory for features shared between runs (and processes).
+        told: filled in by the task with what it saw of its data and did with it; it becomes part of the row.
     """
 
     backbone: LoadedBackbone
@@ -88,6 +89,7 @@ class Job:
     device: torch.device
     out: Path
     cache: Path
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 def entry(task: str) -> TaskEntry:

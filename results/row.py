@@ -72,10 +72,15 @@ class Checkpoint(_Record):
 
 
 class Data(_Record):
-    """Which data: its name in the catalog and, once it has been opened, a hash of what it holds."""
+    """Which data: its name in the catalog, a hash of what it holds, and what the task saw of it and did with it.
+
+    `seen` holds, for tasks that classify, `input`: the smallest, median and largest longer side of all images, the
+    size they were resized and cropped to, and whether that is their own (`native`).
+    """
 
     name: str
     identity: str | None = None
+    seen: dict[str, Any] | None = None
 
 
 class Protocol(_Record):

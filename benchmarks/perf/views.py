@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader
 from benchmarks.perf.peers.pipelines import PilDataset, kornia_batches, pil_v1, v2_tensors
 from pretrain.backbones.registry import build
 from pretrain.data.generated.shapes import Pose, add_noise, draw_background, draw_shape
-from pretrain.data.images import SUFFIXES, ImageSet, Source
+from pretrain.data.images import ImageSet, Source
+from pretrain.data.names import SUFFIXES
 from pretrain.views.settings import MOCO_V2, ViewsSpec
 from pretrain.views.two_views import TwoViews, two_view_loader
 

@@ -57,8 +57,9 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
         run = describe_run(request)
         _refuse_another_run(request, out)
         write_json(out / "run.json", run.model_dump(mode="json"))
-        checkpoint, metrics = _work(request, out, resume)
+        checkpoint, metrics, seen = _work(request, out, resume)
         ended = {
+            "data": run.data.model_copy(update={"seen": seen}),
             "checkpoint": checkpoint,
             "device": device_name(device_for(request.device)),
             "ended": now(),
@@ -70,11 +71,12 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
     return result
 
 
-def _work(request: Request, out: Path, resume: bool) -> tuple[Checkpoint | None, list[Metric]]:
+def _work(request: Request, out: Path, resume: bool) -> tuple[Checkpoint | None, list[Metric], dict[str, Any] | None]:
+    """The weights that were measured, the metrics, and what was seen of the data."""
     catalog = Catalog.load(Path(request.catalog) if request.catalog else None)
     device = device_for(request.device)
     if request.kind == "pretrain":
-        return None, _pretrain(request, catalog, device, out, resume)
+        return None, _pretrain(request, catalog, device, out, resume), None
     return _evaluate(request, catalog, device, out)
 
 
@@ -98,7 +100,7 @@ def pretrain_metric(name: str, value: float) -> Metric:
 
 def _evaluate(
     request: Request, catalog: Catalog, device: torch.device, out: Path
-) -> tuple[Checkpoint | None, list[Metric]]:
+) -> tuple[Checkpoint | None, list[Metric], dict[str, Any] | None]:
     from evaluate import task
     from evaluate.checkpoints.load import load_backbone
 
@@ -139,7 +141,8 @@ def _evaluate(
         out=out,
         cache=cache_dir(out, reference.from_run is not None or request.campaign is not None),
     )
-    return checkpoint, task.run(request.task, job)
+    metrics = task.run(request.task, job)
+    return checkpoint, metrics, job.told or None
 
 
 def cache_dir(out: Path, in_campaign: bool) -> Path:

@@ -30,7 +30,7 @@ from pretrain.transforms import TestTransform
 
 log = logging.getLogger("fastmoco")
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3  # of the decoder too: since 3, images of more than 8 bits are not white
 
 
 class Stacked:

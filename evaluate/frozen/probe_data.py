@@ -55,7 +55,7 @@ def job_features(job: Job) -> JobFeatures | None:
     val = _val_images(job, train)
     if protocol.per_class is not None:
         train = few_shot(train, protocol.per_class, job.seed)
-    transform = test_input(protocol, train, job.backbone.metadata.normalization)
+    transform = test_input(protocol, train, job.backbone.metadata.normalization, test=test, told=job.told)
     with process_group(job.device, job.out) as ranks:
 
         def features(images: ImageSet) -> Features:

@@ -14,9 +14,11 @@ IMAGES_SOURCE = "moco-v3 main_lincls.py, dino eval_knn.py (Resize 256, CenterCro
 class ImageProtocol(TaskProtocol):
     """Base of the protocols that classify images.
 
-    The size rule is explicit, because nothing hurts a comparison like a silent upscale: a set whose images are at most
-    `native_up_to_px` pixels on their longer side (CIFAR, `shapes`) is used at its own size, neither resized nor
-    cropped, and the run says so in one line. Set it to 0 to have such images upscaled to `image_size` on purpose.
+    The size rule is explicit, because nothing hurts a comparison like a silent upscale: a set whose images have a
+    longer side of at most `native_up_to_px` pixels (CIFAR, `shapes`), by the median over all images of the splits
+    used, is used at its own size: neither resized nor cropped where all have one size, else brought to the median of
+    the shorter sides. The run says so in one line, and the row holds what was seen and done. Set it to 0 to have such
+    images upscaled to `image_size` on purpose.
 
     Attributes:
         resize: shorter side in pixels before the test crop.

@@ -75,7 +75,7 @@ def run(job: Job) -> list[Metric]:
     if len(kinds) > 1:
         rest, chosen_on = carve(train.labels, protocol.held_out, job.seed)
         train, held_out = everything.subset(rest), everything.subset(chosen_on)
-    transform = test_input(protocol, train, job.backbone.metadata.normalization)
+    transform = test_input(protocol, train, job.backbone.metadata.normalization, test=test, told=job.told)
     metric, classes = main_metric(job, train.multi_label), len(train.classes)
     preset = PROTOCOLS.get(protocol.name)
     trunk = laid_out(job.backbone.module, job.device)

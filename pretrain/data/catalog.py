@@ -155,9 +155,10 @@ class Catalog:
     def identity(self, name: str) -> str:
         """A hash that changes when the data does, made without decoding an image.
 
-        Files count by their names and sizes, small files and the ends of large ones by content too; where they lie
-        and when they were written does not count, so that a copy of a set is the same set. Generated sets count by
-        their parameters and the generator's version.
+        Files count by their names and their content; where they lie and when they were written does not, so that a
+        copy of a set is the same set and a corrected file makes another. Each file is read once and again when it has
+        changed (`pretrain.data.content`). Generated sets count by their parameters and the generator's version,
+        torchvision's by their name, as torchvision checks what it unpacks.
 
         Raises:
             InputError: no such data set, or files that are missing.

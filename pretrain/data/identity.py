@@ -1,11 +1,11 @@
-"""What a data set is, as a hash that needs no image decoded and does not change when the set is copied elsewhere."""
+"""What a data set is, as a hash of what its files hold, which does not change when the set is copied elsewhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pretrain.data.content import file_identity
+from pretrain.data.content import contents, file_identity
 from pretrain.data.entries import (
     CocoEntry,
     Entry,
@@ -18,8 +18,8 @@ from pretrain.data.entries import (
     TorchvisionEntry,
     VocEntry,
 )
-from pretrain.data.images import SUFFIXES
 from pretrain.data.listing import list_files
+from pretrain.data.names import SUFFIXES
 from pretrain.data.places import Places
 from pretrain.runtime.files import canonical_hash
 
@@ -70,4 +70,5 @@ def _voc(root: Path, part: str) -> Any:
 
 
 def _folder(path: Path) -> str:
-    return list_files(path, (*SUFFIXES, ".xml")).hash()
+    names = list_files(path, (*SUFFIXES, ".xml")).names
+    return contents(path, names).hash(names.tolist())

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pretrain.data.decode import decode_image
+from pretrain.data.headers import header
+from pretrain.runtime.cache import cache_root
 from pretrain.runtime.errors import InputError
-from pretrain.runtime.files import canonical_hash
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's ImageFolder's
+from pretrain.runtime.files import canonical_hash, replacing
 
 
 class Source:
@@ -41,6 +41,20 @@ class Source:
         """uint8 (H, W, 3) RGB. Raises InputError, with the image's name, for one that does not decode."""
         return decode_image(self.encoded(row), self.where(row))
 
+    def headers(self) -> np.ndarray:
+        """int32 (N, 3): width, height and kinds of every image by its header, as `pretrain.data.headers.Header`.
+
+        Zeros for what is no image. Found once and kept in the cache by the source's identity.
+        """
+        kept = cache_root() / "headers" / f"{canonical_hash(self.identity)[:32]}.npy"
+        try:
+            found = np.load(kept)
+        except (OSError, ValueError, EOFError):
+            found = np.array([header(self.encoded(row)) for row in range(len(self))], dtype=np.int32).reshape(-1, 3)
+            with replacing(kept) as stream:
+                np.save(stream, found)
+        return found
+
 
 class ImageSet:
     """Some rows of a source, with labels. Picklable, and cheap to send to workers.
@@ -51,7 +65,6 @@ class ImageSet:
         labels: int64 (N,), or bool (N, K) when `multi_label`.
         multi_label: an image may have several classes, or none.
         ignored: bool (N, K) or None; True where a label is not to be counted (VOC's "difficult" objects).
-        identity: a hash of the content and the choice of rows, whatever the path.
     """
 
     def __init__(
@@ -64,7 +77,7 @@ class ImageSet:
         labels: np.ndarray,
         ignored: np.ndarray | None = None,
         rows: np.ndarray | None = None,
-        identity: str | None = None,
+        lineage: tuple[str, ...] = (),
     ) -> None:
         self.name, self.split, self.classes = name, split, tuple(classes)
         self.labels, self.ignored = labels, ignored
@@ -72,7 +85,16 @@ class ImageSet:
         self._source = source
         self._rows = rows
         assert len(labels) == (len(source) if rows is None else len(rows))
-        self.identity = identity or canonical_hash([source.identity, list(self.classes), _hash(labels)])
+        # Of all the source's labels, and then of the rows that each `subset` has chosen.
+        self._lineage = lineage or (_hash(labels),)
+
+    @property
+    def identity(self) -> str:
+        """A hash of the content and the choice of rows, whatever the path. The first to ask reads what is new."""
+        identity = canonical_hash([self._source.identity, list(self.classes), self._lineage[0]])
+        for chosen in self._lineage[1:]:
+            identity = canonical_hash([identity, chosen])
+        return identity
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,6 +114,11 @@ class ImageSet:
         """A name for messages: the path, or a file and a row."""
         return self._source.where(self._row(index))
 
+    def headers(self, *, whole_split: bool = False) -> np.ndarray:
+        """int32 (N, 3), `Source.headers` of these images; with `whole_split` of those too that a subset leaves out."""
+        found = self._source.headers()
+        return found if whole_split or self._rows is None else found[self._rows]
+
     def subset(self, indices: np.ndarray) -> ImageSet:
         """The images at `indices`, in that order; the classes stay."""
         indices = np.asarray(indices, dtype=np.int64)
@@ -103,7 +130,7 @@ class ImageSet:
             labels=self.labels[indices],
             ignored=None if self.ignored is None else self.ignored[indices],
             rows=indices if self._rows is None else self._rows[indices],
-            identity=canonical_hash([self.identity, _hash(indices)]),
+            lineage=(*self._lineage, _hash(indices)),
         )
 
     def _row(self, index: int) -> int:

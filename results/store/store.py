@@ -31,6 +31,7 @@ from results.store.reading import Problem, found_runs
 
 __all__ = ["COLUMNS", "Problem", "Store", "collect", "load"]
 
+_ADDED_LATER = frozenset({"data_seen"})  # columns that older snapshots lack
 _SNAPSHOT = b"fastmoco-store-1"
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _STATES = {"done": 0, "failed": 1, "unfinished": 2}
@@ -138,6 +139,9 @@ def _read_snapshot(path: Path) -> pa.Table:
         raise InputError(f"{path} is not a whole Parquet file: {error}") from None
     if (table.schema.metadata or {}).get(b"format") != _SNAPSHOT:
         raise InputError(f"{path} is a Parquet file, but not a snapshot that fastmoco wrote")
+    for place, column in enumerate(SCHEMA):
+        if column.name in _ADDED_LATER and column.name not in table.schema.names:
+            table = table.add_column(place, column, pa.nulls(len(table), column.type))
     return table.replace_schema_metadata(None).cast(SCHEMA)
 
 

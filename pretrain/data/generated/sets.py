@@ -60,6 +60,10 @@ class Shapes(Source):
             self._pixels = self._all()
         return np.array(self._pixels[row])
 
+    def headers(self) -> np.ndarray:
+        """int32 (N, 3), as `Source.headers`; nothing is drawn for it."""
+        return np.tile(np.array([self.size, self.size, 0], dtype=np.int32), (self.count, 1))
+
     def draw(self, row: int) -> np.ndarray:
         """The image, drawn anew."""
         return draw_image(row % len(CLASSES), self.size, image_rng(self.seed, self.split, row))

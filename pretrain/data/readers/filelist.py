@@ -17,8 +17,6 @@ from pretrain.data.places import Places
 from pretrain.data.readers.imagefolder import Files
 from pretrain.runtime.errors import InputError, unknown
 
-_SIZES_UP_TO = 20_000  # files: of longer lists the identity holds the names alone, as looking at each takes minutes
-
 
 @dataclass(frozen=True)
 class PackagedList:
@@ -88,7 +86,7 @@ def open_split(places: Places, name: str, entry: FileListEntry, split: str) -> I
                 f"data set '{name}': labels in {getattr(entry, split)} run from {min(labels)} to {max(labels)}, "
                 f"expected 0 to {len(classes) - 1}"
             )
-    source = Files(root, np.array([os.fsencode(path) for path in paths]), _identity(root, paths))
+    source = Files(root, np.array([os.fsencode(path) for path in paths]))
     return ImageSet(source, name=name, split=split, classes=classes, labels=np.array(labels, dtype=np.int64))
 
 
@@ -116,14 +114,3 @@ def _read(places: Places, given: str, name: str) -> tuple[list[str], list[int] |
     if not paths:
         raise InputError(f"{path}:1: the list names no image")
     return paths, labels or None
-
-
-def _identity(root: Path, paths: list[str]) -> str:
-    digest = hashlib.sha256("\n".join(paths).encode())
-    if len(paths) <= _SIZES_UP_TO:
-        for path in paths:
-            try:
-                digest.update(b"%d\n" % (root / path).stat().st_size)
-            except OSError:
-                digest.update(b"absent\n")
-    return digest.hexdigest()

@@ -4,22 +4,48 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pretrain.data.content import Contents, contents
 from pretrain.data.decode import file_bytes
 from pretrain.data.entries import ImageFolderEntry
-from pretrain.data.images import SUFFIXES, ImageSet, Source, number_classes
+from pretrain.data.images import ImageSet, Source, number_classes
 from pretrain.data.listing import Listing, list_files
+from pretrain.data.names import SUFFIXES
 from pretrain.data.places import Places
 from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import canonical_hash
 
 
 class Files(Source):
-    """Image files below one folder. The names are one array, which workers share and pickle cheaply."""
+    """Image files below one folder. The names are one array, which workers share and pickle cheaply.
 
-    def __init__(self, root: Path, names: np.ndarray, identity: str) -> None:
-        self.root, self.names, self.identity = Path(root), names, identity
+    `also` is what the identity holds beside the names and contents of the files.
+    """
+
+    def __init__(self, root: Path, names: np.ndarray, also: str = "") -> None:
+        self.root, self.names, self.also = Path(root), names, also
+        self._contents: Contents | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_contents": None}
+
+    @property
+    def identity(self) -> str:  # type: ignore[override]  # not known before the files have been read
+        """A hash of names and contents."""
+        return canonical_hash([self.contents().hash(self.names.tolist()), self.also])
+
+    def contents(self) -> Contents:
+        """What the files hold; those that are new or have changed are read."""
+        if self._contents is None:
+            self._contents = contents(self.root, self.names)
+        return self._contents
+
+    def headers(self) -> np.ndarray:
+        """int32 (N, 3), as `Source.headers`; noted when the files were hashed."""
+        return self.contents().headers
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,7 +83,7 @@ def open_split(places: Places, name: str, entry: ImageFolderEntry, split: str) -
         raise InputError(f"data set '{name}': {root} has classes that train lacks: {os.fsdecode(missing[0])}, ...")
     distinct, inverse = np.unique(of_images, return_inverse=True)
     labels = np.array([number[bytes(folder)] for folder in distinct], dtype=np.int64)[inverse]
-    source = Files(root, listing.names, listing.hash())
+    source = Files(root, listing.names)
     return ImageSet(source, name=name, split=split, classes=classes, labels=labels)
 
 

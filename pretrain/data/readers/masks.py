@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pretrain.data.content import contents
 from pretrain.data.decode import read_image
 from pretrain.data.entries import MasksEntry, VocEntry
 from pretrain.data.places import Places
@@ -52,9 +53,12 @@ class MaskSet:
 
     @property
     def identity(self) -> str:
-        """A hash of classes, names and sizes of the files, not of where they lie: a copy of the set is the same set."""
-        files = [[path.name, path.stat().st_size] for pair in self.pairs for path in pair]
-        return canonical_hash([list(self.classes), self.ignore, files])
+        """A hash of classes, names and contents of the files, not of where they lie: a copy of the set is the same."""
+        files = [path for pair in self.pairs for path in pair]
+        root = os.path.commonpath([path.parent for path in files])
+        names = [os.fsencode(path.relative_to(root)) for path in files]
+        found = contents(Path(root), np.array(names))
+        return canonical_hash([list(self.classes), self.ignore, found.hash([os.fsencode(path.name) for path in files])])
 
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB as stored; EXIF orientation is left alone, as masks have none. InputError if damaged."""
@@ -192,13 +196,13 @@ def check_masks(masks: MaskSet, cache: Path) -> MaskStatistics:
 
     Args:
         masks: the split.
-        cache: directory for the findings; they hold as long as no file's size or time of change differs.
+        cache: directory for the findings; they hold for as long as no file changes.
 
     Raises:
         InputError: the first file, by name, that is wrong: a mask of another size than its image, a value beyond the
             class list, a mask with several channels, a file that cannot be read.
     """
-    place = Path(cache) / "masks" / f"{_as_found(masks)}.json"
+    place = Path(cache) / "masks" / f"{masks.identity}.json"
     if place.is_file():
         found = json.loads(place.read_text(encoding="utf-8"))
         return MaskStatistics(tuple(found["pixels"]), found["ignored"], found["median_short_side"])
@@ -261,8 +265,3 @@ def _mask_set(
         if not mask.is_file():
             raise InputError(f"data set '{name}', split '{split}': image {image} has no mask at {mask}")
     return MaskSet(name, split, tuple(classes), ignore, tuple(palette), tuple(pairs))
-
-
-def _as_found(masks: MaskSet) -> str:
-    times = [path.stat().st_mtime_ns for pair in masks.pairs for path in pair]
-    return canonical_hash([masks.identity, [str(path) for pair in masks.pairs for path in pair], times])

@@ -10,7 +10,8 @@ import numpy as np
 
 from pretrain.data.content import file_identity
 from pretrain.data.entries import TarEntry
-from pretrain.data.images import SUFFIXES, ImageSet, Source
+from pretrain.data.images import ImageSet, Source
+from pretrain.data.names import SUFFIXES
 from pretrain.data.places import Places
 from pretrain.runtime.cache import cache_root
 from pretrain.runtime.errors import InputError

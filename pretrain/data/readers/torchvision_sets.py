@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pretrain.data.decode import file_bytes
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet, Source
 from pretrain.data.places import Places
+from pretrain.data.readers.imagefolder import Files
 from pretrain.data.splits import few
 from pretrain.data.torchvision_facts import SetFacts, facts
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import canonical_hash
-
-
-class Paths(Source):
-    """Image files anywhere."""
-
-    def __init__(self, paths: list[str], identity: str) -> None:
-        self.paths, self.identity = np.array([path.encode() for path in paths]), identity
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def encoded(self, row: int) -> bytes:
-        """The bytes of the file. Raises InputError when it is gone."""
-        return file_bytes(Path(self.where(row)))
-
-    def where(self, row: int) -> str:
-        """The path."""
-        return bytes(self.paths[row]).decode()
 
 
 class Arrays(Source):
@@ -56,6 +39,11 @@ class Arrays(Source):
     def decode(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3) RGB."""
         return self.pixels[row]
+
+    def headers(self) -> np.ndarray:
+        """int32 (N, 3), as `Source.headers`."""
+        height, width = self.pixels.shape[1:3]
+        return np.tile(np.array([width, height, 0], dtype=np.int32), (len(self.pixels), 1))
 
     def where(self, row: int) -> str:
         """The set and the row."""
@@ -85,7 +73,7 @@ def open_split(places: Places, name: str, entry: TorchvisionEntry, split: str) -
     source = (
         Arrays(np.concatenate([found for found, _, _ in opened]), f"{entry.name}/{split}", identity)
         if isinstance(opened[0][0], np.ndarray)
-        else Paths(images, identity)
+        else Files(root, np.array([os.fsencode(os.path.relpath(path, root)) for path in images]), identity)
     )
     return ImageSet(source, name=name, split=split, classes=classes, labels=labels)
 

@@ -31,8 +31,7 @@ def open_split(places: Places, name: str, entry: VocEntry, split: str) -> ImageS
         file_identity(root / part.rpartition("/")[0] / "ImageSets" / "Main" / f"{part.rpartition('/')[2]}.txt")
         for part in getattr(entry, split)
     ]
-    sizes = [image.path.stat().st_size for image in found.images]
-    source = Files(root, names, canonical_hash([lists, [bytes(n).decode() for n in names], sizes]))
+    source = Files(root, names, canonical_hash(lists))
     return ImageSet(
         source,
         name=name,
