@@ -1,7 +1,4 @@
-"""Guards that can fail: the trunk stayed frozen, the labels fit the classes, each test image counts once.
-
-Shapes: N samples, K classes.
-"""
+"""Guards that can fail: the trunk stayed frozen, the weights are the file's, each test image counts once."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ from torch import nn
 
 from evaluate.checkpoints.load import LoadedBackbone, load_backbone
 from pretrain.backbones.registry import fingerprint
-from pretrain.data.images import ImageSet
-from pretrain.runtime.errors import InputError, RunFailedError
+from pretrain.runtime.errors import RunFailedError
 
 
 @contextmanager
@@ -31,38 +27,6 @@ def frozen(trunk: nn.Module) -> Iterator[str]:
         raise RunFailedError(
             f"the frozen backbone changed during the run: fingerprint {before[:12]} before, {after[:12]} after "
             "(weights and BN buffers)"
-        )
-
-
-def check_labels(images: ImageSet) -> None:
-    """Raises InputError: no image, a label outside the classes, or fewer than two classes among the labels."""
-    where = f"{images.name}, split {images.split}"
-    if len(images) == 0:
-        raise InputError(f"{where}: the split is empty, expected at least one image")
-    K = len(images.classes)
-    if images.multi_label:
-        if images.labels.shape[1] != K:
-            raise InputError(f"{where}: labels have {images.labels.shape[1]} columns, expected one per class: {K}")
-        if images.split == "train" and not images.labels.any(axis=0).all():
-            missing = images.classes[int(np.flatnonzero(~images.labels.any(axis=0))[0])]
-            raise InputError(f"{where}: no image has class '{missing}', expected at least one of each")
-        return
-    low, high = int(images.labels.min()), int(images.labels.max())
-    if low < 0 or high >= K:
-        wrong = low if low < 0 else high
-        row = int(np.flatnonzero(images.labels == wrong)[0])
-        raise InputError(f"{where}: label {wrong} of {images.where(row)} is outside 0..{K - 1} ({K} classes)")
-    if K < 2 or (images.split == "train" and low == high):
-        raise InputError(f"{where}: all images are of one class ('{images.classes[low]}'), expected at least two")
-
-
-def check_same_classes(train: ImageSet, test: ImageSet) -> None:
-    """Raises InputError: the two splits do not number the same classes."""
-    if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes)) or ["their order"]
-        raise InputError(
-            f"{train.name}: split {test.split} has {len(test.classes)} classes, split {train.split} has "
-            f"{len(train.classes)}, expected the same list (they differ in {', '.join(odd[:5])})"
         )
 
 

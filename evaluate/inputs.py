@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from evaluate.guards import check_labels, check_same_classes
 from evaluate.protocols.images import ImageProtocol
 from evaluate.task import Job
 from pretrain.backbones.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from pretrain.data.entries import TorchvisionEntry
+from pretrain.data.gate.refusals import check_files, check_labels, check_splits
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
 from pretrain.data.torchvision_facts import facts
@@ -35,7 +35,7 @@ SWAV_STD = (0.228, 0.224, 0.225)  # swav eval_linear.py
 
 
 def job_images(job: Job) -> tuple[ImageSet, ImageSet]:
-    """The train and test images of a job, checked: labels within range, same classes, more than one, none empty.
+    """The train and test images of a job, checked as `pretrain.data.gate.refusals` says.
 
     Raises:
         InputError: whatever of that does not hold, or a split that the set lacks.
@@ -45,13 +45,14 @@ def job_images(job: Job) -> tuple[ImageSet, ImageSet]:
     train = job.catalog.images(job.data, "train")
     if protocol.test_split == "tenth_of_train":
         check_labels(train)
+        check_files(train)
         kept, measured = carve(train.labels, 0.1, TENTH_SEED)
         train, test = train.subset(kept), train.subset(measured)
     else:
         test = test_images(job, protocol.test_split)
+        check_splits(train, test)
     for images in (train, test):
         check_labels(images)
-    check_same_classes(train, test)
     return limited(train, protocol.train_limit, job.seed), limited(test, protocol.test_limit, job.seed)
 
 

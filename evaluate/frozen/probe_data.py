@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluate.frozen.features import Features, extract
-from evaluate.guards import check_labels, check_same_classes, check_weights_are_the_files
+from evaluate.guards import check_weights_are_the_files
 from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.images import ChoosingProtocol, FeatureProtocol
 from evaluate.task import Job
 from pretrain.data.entries import TorchvisionEntry
+from pretrain.data.gate.refusals import check_labels, check_same_classes
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
 from pretrain.runtime.distributed import process_group

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.data.headers import NO_IMAGE, header
+from pretrain.data.headers import NO_IMAGE, Header, header
 from pretrain.data.kept import keep, read_kept
 from pretrain.data.names import is_image
 from pretrain.runtime.cache import cache_root
@@ -56,6 +56,11 @@ class Contents:
         digest = hashlib.sha256(b"\n".join(names))
         digest.update(np.ascontiguousarray(self.digests).tobytes())
         return digest.hexdigest()
+
+
+def described(data: bytes) -> tuple[bytes, Header, int]:
+    """An encoded image's digest, header and size: what `Contents` holds of a file, of bytes from elsewhere."""
+    return hashlib.sha256(data).digest(), header(data), len(data)
 
 
 def contents(root: Path, names: np.ndarray, what: str = "") -> Contents:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pretrain.data.content import Contents, described
 from pretrain.data.decode import decode_image
-from pretrain.data.headers import header
+from pretrain.data.kept import keep, read_kept
 from pretrain.runtime.cache import cache_root
-from pretrain.runtime.errors import InputError
-from pretrain.runtime.files import canonical_hash, replacing
+from pretrain.runtime.files import canonical_hash
 
 
 class Source:
@@ -22,9 +22,11 @@ class Source:
 
     Attributes:
         identity: a hash of the content, whatever the path.
+        notes: what of the files is not read as an image, counted, a sentence a kind.
     """
 
     identity: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         raise NotImplementedError  # pragma: no cover - every reader says how
@@ -41,19 +43,19 @@ class Source:
         """uint8 (H, W, 3) RGB. Raises InputError, with the image's name, for one that does not decode."""
         return decode_image(self.encoded(row), self.where(row))
 
-    def headers(self) -> np.ndarray:
-        """int32 (N, 3): width, height and kinds of every image by its header, as `pretrain.data.headers.Header`.
-
-        Zeros for what is no image. Found once and kept in the cache by the source's identity.
-        """
-        kept = cache_root() / "headers" / f"{canonical_hash(self.identity)[:32]}.npy"
-        try:
-            found = np.load(kept)
-        except (OSError, ValueError, EOFError):
-            found = np.array([header(self.encoded(row)) for row in range(len(self))], dtype=np.int32).reshape(-1, 3)
-            with replacing(kept) as stream:
-                np.save(stream, found)
-        return found
+    def contents(self) -> Contents:
+        """What the encoded images hold, by digest and header. Found once, and kept in the cache by `identity`."""
+        path = cache_root() / "headers" / f"{canonical_hash(self.identity)[:32]}.npz"
+        kept = read_kept(path, ("digests", "headers", "sizes"))
+        if kept is None:
+            found = [described(self.encoded(row)) for row in range(len(self))]
+            kept = {
+                "digests": np.array([list(digest) for digest, _, _ in found], dtype=np.uint8).reshape(-1, 32),
+                "headers": np.array([said for _, said, _ in found], dtype=np.int32).reshape(-1, 3),
+                "sizes": np.array([size for _, _, size in found], dtype=np.int64),
+            }
+            keep(path, kept, "what the images hold")
+        return Contents(**kept)
 
 
 class ImageSet:
@@ -114,10 +116,23 @@ class ImageSet:
         """A name for messages: the path, or a file and a row."""
         return self._source.where(self._row(index))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the set's files is not read as an image, counted, a sentence a kind."""
+        return self._source.notes
+
     def headers(self, *, whole_split: bool = False) -> np.ndarray:
-        """int32 (N, 3), `Source.headers` of these images; with `whole_split` of those too that a subset leaves out."""
-        found = self._source.headers()
+        """int32 (N, 3): width, height and kinds of each image by its header (`pretrain.data.headers.Header`).
+
+        Zeros for what is no image or not there. With `whole_split` also the images that a subset leaves out.
+        """
+        found = self._source.contents().headers
         return found if whole_split or self._rows is None else found[self._rows]
+
+    def digests(self) -> np.ndarray:
+        """uint8 (N, 32): SHA-256 of each image's encoded bytes; zeros for what is not there."""
+        found = self._source.contents().digests
+        return found if self._rows is None else found[self._rows]
 
     def subset(self, indices: np.ndarray) -> ImageSet:
         """The images at `indices`, in that order; the classes stay."""
@@ -138,24 +153,6 @@ class ImageSet:
             raise IndexError(f"index {index} of a set of {len(self)} images")
         index = index % len(self)
         return index if self._rows is None else int(self._rows[index])
-
-
-def number_classes(found: Sequence[str], given: int | tuple[str, ...] | None, name: str) -> tuple[str, ...]:
-    """The class names `found` in a set's files, checked against what its entry says of them.
-
-    Raises:
-        InputError: the numbers differ, or the entry names classes that are not there.
-    """
-    if given is None:
-        return tuple(found)
-    if isinstance(given, int):
-        if given != len(found):
-            raise InputError(f"data set '{name}': the catalog says {given} classes, its files have {len(found)}")
-        return tuple(found)
-    if set(found) - set(given):
-        extra = ", ".join(sorted(set(found) - set(given))[:5])
-        raise InputError(f"data set '{name}': its files have classes that the catalog does not name: {extra}")
-    return given
 
 
 def _hash(array: np.ndarray) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pretrain.data.classes import number_classes
 from pretrain.data.entries import FileListEntry
-from pretrain.data.images import ImageSet, number_classes
+from pretrain.data.images import ImageSet
 from pretrain.data.places import Places
 from pretrain.data.readers.imagefolder import Files
 from pretrain.runtime.errors import InputError, unknown

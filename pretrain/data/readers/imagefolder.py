@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pretrain.data.classes import look_alike, number_classes
 from pretrain.data.content import Contents, contents
 from pretrain.data.decode import file_bytes
 from pretrain.data.entries import ImageFolderEntry
-from pretrain.data.images import ImageSet, Source, number_classes
+from pretrain.data.images import ImageSet, Source
 from pretrain.data.listing import Listing, list_files
 from pretrain.data.names import SUFFIXES
 from pretrain.data.places import Places
@@ -42,10 +43,6 @@ class Files(Source):
         if self._contents is None:
             self._contents = contents(self.root, self.names)
         return self._contents
-
-    def headers(self) -> np.ndarray:
-        """int32 (N, 3), as `Source.headers`; noted when the files were hashed."""
-        return self.contents().headers
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,10 +77,14 @@ def open_split(places: Places, name: str, entry: ImageFolderEntry, split: str) -
     number = {os.fsencode(folder): index for index, folder in enumerate(classes)}
     missing = sorted(set(of_images.tolist()) - set(number))
     if missing:
-        raise InputError(f"data set '{name}': {root} has classes that train lacks: {os.fsdecode(missing[0])}, ...")
+        strange = [os.fsdecode(folder) for folder in missing]
+        raise InputError(
+            f"data set '{name}': {root} has classes that train lacks: {strange[0]}, ...{look_alike(strange, classes)}"
+        )
     distinct, inverse = np.unique(of_images, return_inverse=True)
     labels = np.array([number[bytes(folder)] for folder in distinct], dtype=np.int64)[inverse]
     source = Files(root, listing.names)
+    source.notes = tuple(_notes(listing))
     return ImageSet(source, name=name, split=split, classes=classes, labels=labels)
 
 
@@ -95,6 +96,15 @@ def _listing(root: Path, name: str) -> Listing:
     if not len(listing.names):
         raise InputError(f"data set '{name}': no image below {root}; expected CLASS/*.jpg (or {', '.join(SUFFIXES)})")
     return listing
+
+
+def _notes(listing: Listing) -> list[str]:
+    told = [
+        f"{count} {kind}{' files are' if kind[0] == '.' or kind == 'no suffix' else ' are'} left out, such as {example}"
+        for kind, count, example in listing.left_out()
+    ]
+    broken = [os.fsdecode(bytes(name)) for name in listing.broken]
+    return told + ([f"{len(broken)} links lead nowhere, such as {broken[0]}"] if broken else [])
 
 
 def _class_of(listing: Listing, root: Path, name: str) -> np.ndarray:

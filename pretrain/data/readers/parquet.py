@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pretrain.data.classes import check_distinct, matched
 from pretrain.data.content import file_identity
 from pretrain.data.entries import ParquetEntry
 from pretrain.data.images import ImageSet, Source
@@ -113,7 +114,8 @@ def open_split(places: Places, name: str, entry: ParquetEntry, split: str) -> Im
         InputError: a file is missing or no Parquet, lacks a column, or has labels that are no class.
     """
     files = places.files(getattr(entry, split), name)
-    labels, names = [], None
+    wanted, whose = _reference(places, name, entry, split, files)
+    labels = []
     for path in files:
         opened = _open(path)
         schema = opened.schema_arrow
@@ -126,25 +128,46 @@ def open_split(places: Places, name: str, entry: ParquetEntry, split: str) -> Im
         column = opened.read(columns=[entry.label_column]).column(entry.label_column)
         if not pa.types.is_integer(column.type) or column.null_count:
             raise InputError(f"{path}: column '{entry.label_column}' is {column.type}, expected int64 without nulls")
-        labels.append(column.to_numpy().astype(np.int64))
-        names = names or _class_names(schema, entry.label_column)
+        found = column.to_numpy().astype(np.int64)
+        names = _class_names(schema, entry.label_column)
+        if names is not None and wanted is not None:
+            found = matched(found, names, wanted, str(path), whose)
+        elif wanted is not None and not isinstance(entry.classes, tuple):
+            raise InputError(
+                f"{path} does not name its classes, {whose} does: {', '.join(wanted[:5])} ...; "
+                "say them as `classes` in the catalog"
+            )
+        labels.append(found)
     values = np.concatenate(labels)
     if not len(values):
         raise InputError(f"data set '{name}': {files[0]} has no row")
-    classes = _classes(values, names, entry.classes, name)
+    classes = _classes(values, wanted, entry.classes, name)
     source = ParquetImages(files, entry.image_column, name)
     return ImageSet(source, name=name, split=split, classes=classes, labels=values)
 
 
+def _reference(
+    places: Places, name: str, entry: ParquetEntry, split: str, files: list[Path]
+) -> tuple[tuple[str, ...] | None, str]:
+    """The class names that labels count by, and whose they are: the catalog's, else those of train's files."""
+    if isinstance(entry.classes, tuple):
+        check_distinct(entry.classes, f"data set '{name}': `classes` of the catalog")
+        return entry.classes, "`classes` of the catalog"
+    first = places.files(entry.train, name) if entry.train is not None and split != "train" else files
+    # Any file that names its classes will do: the others are held to it.
+    for path in dict.fromkeys([*first, *files]):
+        names = _class_names(_open(path).schema_arrow, entry.label_column)
+        if names is not None:
+            return tuple(names), str(path)
+    return None, ""
+
+
 def _classes(
-    labels: np.ndarray, names: list[str] | None, given: int | tuple[str, ...] | None, name: str
+    labels: np.ndarray, names: tuple[str, ...] | None, given: int | tuple[str, ...] | None, name: str
 ) -> tuple[str, ...]:
-    if isinstance(given, tuple):
-        classes = given
-    else:
-        classes = tuple(names or (str(label) for label in range(given or int(labels.max()) + 1)))
-        if given is not None and given != len(classes):
-            raise InputError(f"data set '{name}': the catalog says {given} classes, its files name {len(classes)}")
+    classes = names or tuple(str(label) for label in range(given if isinstance(given, int) else int(labels.max()) + 1))
+    if isinstance(given, int) and given != len(classes):
+        raise InputError(f"data set '{name}': the catalog says {given} classes, its files name {len(classes)}")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise InputError(
             f"data set '{name}': labels run from {labels.min()} to {labels.max()}, expected 0 to {len(classes) - 1}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 from io import BytesIO
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pretrain.data.content import Contents
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet, Source
 from pretrain.data.places import Places
@@ -40,10 +42,13 @@ class Arrays(Source):
         """uint8 (H, W, 3) RGB."""
         return self.pixels[row]
 
-    def headers(self) -> np.ndarray:
-        """int32 (N, 3), as `Source.headers`."""
+    def contents(self) -> Contents:
+        """Sizes, and digests of the pixels."""
         height, width = self.pixels.shape[1:3]
-        return np.tile(np.array([width, height, 0], dtype=np.int32), (len(self.pixels), 1))
+        found = [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in self.pixels]
+        digests = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, 32)
+        headers = np.tile(np.array([width, height, 0], dtype=np.int32), (len(self.pixels), 1))
+        return Contents(digests, headers, np.full(len(self.pixels), self.pixels[0].nbytes, dtype=np.int64))
 
     def where(self, row: int) -> str:
         """The set and the row."""
