@@ -82,15 +82,15 @@ def check_present(train: ImageSet, test: ImageSet) -> None:
     """
     if train.multi_label:
         return
-    counts = [np.bincount(images.labels, minlength=len(images.classes)) for images in (train, test)]
-    for images, here, there in ((train, *counts), (test, *counts[::-1])):
+    for images, other in ((train, test), (test, train)):
+        here, there = (np.bincount(each.labels, minlength=len(each.classes)) for each in (images, other))
         absent = np.flatnonzero((here == 0) & (there > 0))
         if len(absent):
             names = ", ".join(f"'{images.classes[label]}'" for label in absent[:5])
-            other = (test if images is train else train).split
             raise InputError(
                 f"{images.name}, split {images.split}: no image has class {names}{', ...' if len(absent) > 5 else ''} "
-                f"({len(absent)} of the {int((there > 0).sum())} classes that {other} shows), expected at least one"
+                f"({len(absent)} of the {np.count_nonzero(there)} classes that {other.split} shows), expected at least "
+                "one"
             )
 
 
