@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One thread a worker: two pytest workers on two cores must not fight over them.
 TEST_WORKERS ?= 2
 
-.PHONY: venv demo test lint types bench docs slurm-sandbox clean
+.PHONY: venv demo test lint types bench docs fuzz slurm-sandbox clean
 
 venv: $(STAMP)
 
@@ -38,6 +38,11 @@ bench: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
+
+# Damaged and invented checkpoint files, drawn anew each time; what breaks the reader is kept beside the test.
+FUZZ_EXAMPLES ?= 5000
+fuzz: $(STAMP)
+	FASTMOCO_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest --timeout 0 -p no:randomly tests/evaluate/checkpoints/test_fuzz.py
 
 slurm-sandbox: $(STAMP)
 	$(BIN)/python tests/slurm/sandbox.py

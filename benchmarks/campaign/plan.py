@@ -10,12 +10,13 @@ from typing import Any
 from benchmarks.campaign.spec import CheckpointEntry, EvaluateEntry, PretrainEntry, Resources, SpecFile
 from benchmarks.run.request import RANDOM, CheckpointRef, Request
 from evaluate.checkpoints.normalizations import preset
+from evaluate.checkpoints.references import Located, identity, is_remote, locate
 from evaluate.task import TASKS, resolve_protocol
 from pretrain.data.catalog import Catalog
 from pretrain.recipe import BOOKKEEPING, Recipe
 from pretrain.recipes import RECIPES, resolve_recipe
 from pretrain.runtime.errors import InputError
-from pretrain.runtime.files import sha256_of_file, write_json
+from pretrain.runtime.files import write_json
 from pretrain.runtime.settings import Settings
 
 
@@ -177,19 +178,30 @@ class _Planner:
         if entry.normalization is not None:
             with self.file.at("checkpoints", label, "normalization"):
                 preset(entry.normalization)
-        for path in files:
-            name = label if len(files) == 1 else f"{label}/{_stem(path)}"
-            sha256 = sha256_of_file(path)
+        for located in files:
+            name = label if len(files) == 1 else f"{label}/{_stem(located.path)}"
+            with self.file.at("checkpoints", label, "file"):
+                sha256, described = identity(located)
             yield _Weights(
                 label,
                 CheckpointRef(
-                    label=name, ref=str(path), sha256=sha256, select=entry.select, normalization=entry.normalization
+                    label=name,
+                    ref=located.ref,
+                    sha256=sha256,
+                    described=described,
+                    select=entry.select,
+                    normalization=entry.normalization,
                 ),
             )
 
-    def _files(self, pattern: str) -> list[Path]:
+    def _files(self, pattern: str) -> list[Located]:
+        if is_remote(pattern):
+            return [locate(pattern)]
+        return [locate(path) for path in self._paths(pattern)]
+
+    def _paths(self, pattern: str) -> list[Path]:
         path = self.file.resolve(pattern)
-        if path.is_file():
+        if path.is_file() or path.is_dir():
             return [path]
         found = sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
         if not found:

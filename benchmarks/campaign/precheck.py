@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.campaign.plan import PlannedRun
 from benchmarks.campaign.spec import SpecFile
@@ -36,7 +35,7 @@ def check_files(file: SpecFile, runs: Sequence[PlannedRun]) -> None:
         for label, one in files.items():
             try:
                 # The plan's digest: a folder of checkpoints is not read once more for it.
-                found = analyse(Path(one.ref), select=one.select, normalization=one.normalization, sha256=one.sha256)
+                found = analyse(one.ref, select=one.select, normalization=one.normalization, sha256=one.sha256)
                 found.demand()
             except InputError as error:
                 wrong[label] = error

@@ -76,6 +76,7 @@ class CheckpointEntry(Settings):
 
     Attributes:
         file: a path or glob, relative to the spec; a glob that matches several files makes one checkpoint of each.
+            Or a folder, `hf:ORG/NAME[@REVISION]`, `timm:MODEL`, or `URL#sha256=HEX`: fetched when the spec is planned.
         select: prefix of the encoder to take where a file holds several.
         normalization: the input normalisation, where the file's own would be guessed wrong.
         backbone, init: `{backbone: resnet50, init: random}`.

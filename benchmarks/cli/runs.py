@@ -13,6 +13,7 @@ import typer
 from benchmarks.cli import complete
 from benchmarks.cli.options import CatalogOption, DeviceOption, SetOption, load_catalog
 
+CHECKPOINT = "A file or folder of any known format, hf:ORG/NAME[@REVISION], timm:MODEL, or URL#sha256=HEX."
 Data = Annotated[
     str,
     typer.Option(
@@ -84,7 +85,7 @@ def evaluate(
             help="knn, linear, logreg, semi, svm, finetune, detection or segmentation.", autocompletion=complete.tasks
         ),
     ],
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="A file of any known format, or random:BACKBONE.")],
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help=f"{CHECKPOINT} Or random:BACKBONE.")],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run's directory.")],
     protocol: Annotated[
@@ -136,7 +137,7 @@ def evaluate(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint file.")],
+    file: Annotated[str, typer.Argument(help=CHECKPOINT)],
     select: Select = None,
     normalization: Normalization = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -162,7 +163,7 @@ def inspect(
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint file of any known format.")],
+    file: Annotated[str, typer.Argument(help=CHECKPOINT)],
     to: Annotated[str, typer.Option("--to", help="torchvision, timm, detectron2, mmseg, huggingface, or fastmoco.")],
     out: Annotated[Path, typer.Option("--out", help="The file (for huggingface: the folder) to write.")],
     select: Select = None,

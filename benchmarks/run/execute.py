@@ -115,6 +115,8 @@ def _evaluate(
         raise InputError(
             f"{path} is not the file that was planned: its SHA-256 was {reference.sha256}, now {loaded.sha256}"
         )
+    if reference.described is not None and loaded.described != reference.described:
+        raise InputError(f"what the files beside {path} say (config.json ...) has changed since it was planned")
     metadata = loaded.metadata
     checkpoint = Checkpoint(
         label=reference.label,

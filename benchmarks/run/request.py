@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from evaluate.task import resolve_protocol
 from pretrain.recipe import BOOKKEEPING, Recipe
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import canonical_hash
-from pretrain.runtime.settings import Settings
+from pretrain.runtime.settings import Later, Settings
 
 RANDOM = "random:"
 REQUEST = "request.json"
@@ -30,10 +30,12 @@ class CheckpointRef(Settings):
 
     Attributes:
         label: what the campaign or the user calls them.
-        ref: a file (absolute) or `random:BACKBONE`; for what a pretraining of the same root makes, empty.
+        ref: a file or folder (absolute), `hf:ORG/NAME@COMMIT`, an address with its digest, or `random:BACKBONE`; for
+            what a pretraining of the same root makes, empty.
         from_run: run id of that pretraining, a neighbour of this run's directory.
         epoch: of an intermediate checkpoint of that pretraining; None for what it ended with.
-        sha256: of the file.
+        sha256: of the file; of several, see `evaluate.checkpoints.containers.Content.sha256`.
+        described: SHA-256 of what the files beside it say: a `config.json` may decide what the weights compute.
         init_seed: draw of the random initialisation.
     """
 
@@ -45,6 +47,7 @@ class CheckpointRef(Settings):
     select: str | None = None
     normalization: str | dict[str, Any] | None = None
     init_seed: int | None = None
+    described: Annotated[str | None, Later(before=None)] = None
 
     def path(self, run_dir: Path) -> str:
         """What `load_backbone` is to load, for a run in `run_dir`."""
@@ -55,7 +58,7 @@ class CheckpointRef(Settings):
 
     def identity(self) -> dict[str, Any]:
         """What of this reference goes into a run id."""
-        values = self.model_dump()
+        values = self.identity_of(self.model_dump())
         return values | {"ref": self.ref if self.ref.startswith(RANDOM) else None}
 
 

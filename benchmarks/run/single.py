@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.run.request import RANDOM, CheckpointRef, Request
+from evaluate.checkpoints.references import identity, is_remote, locate
 from evaluate.task import resolve_protocol
 from pretrain.data.catalog import Catalog
 from pretrain.recipes import resolve_recipe
-from pretrain.runtime.errors import InputError
-from pretrain.runtime.files import sha256_of_file
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -52,13 +52,13 @@ def evaluate_request(
     resolved = resolve_protocol(task, protocol, changes)
     reference = CheckpointRef(label=label or _label(checkpoint), ref=checkpoint, init_seed=seed)
     if not checkpoint.startswith(RANDOM):
-        path = Path(checkpoint).expanduser().absolute()
-        if not path.is_file():
-            raise InputError(f"no checkpoint file at {path}")
+        located = locate(checkpoint if is_remote(checkpoint) else Path(checkpoint).expanduser().absolute())
+        sha256, described = identity(located)
         reference = CheckpointRef(
             label=label or _label(checkpoint),
-            ref=str(path),
-            sha256=sha256_of_file(path),
+            ref=located.ref,
+            sha256=sha256,
+            described=described,
             select=select,
             normalization=normalization,
         )
@@ -79,6 +79,9 @@ def evaluate_request(
 def _label(checkpoint: str) -> str:
     if checkpoint.startswith(RANDOM):
         return "random"
+    if is_remote(checkpoint):
+        # The last part of the name, without scheme, revision and digest.
+        return re.split(r"[#@]", checkpoint)[0].rpartition("/")[2].removeprefix("timm:").partition(":")[0]
     path = Path(checkpoint)
     # Every pretraining's file is called backbone.safetensors; its folder tells them apart.
     return path.absolute().parent.name if path.name == "backbone.safetensors" else path.name.partition(".")[0]

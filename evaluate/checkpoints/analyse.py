@@ -7,29 +7,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.choice import pick
-from evaluate.checkpoints.containers import Content, open_checkpoint
+from evaluate.checkpoints.containers import Content
+from evaluate.checkpoints.folders import open_checkpoint
 from evaluate.checkpoints.formats import OWN, Facts, matching
-from evaluate.checkpoints.normalizations import choose
+from evaluate.checkpoints.limits import one_sentence, readable
+from evaluate.checkpoints.normalizations import choose, sensible
+from evaluate.checkpoints.references import locate
 from evaluate.checkpoints.states import equal_encoders, find_encoders, find_states
 from evaluate.checkpoints.trunk import check_numbers, take, take_own
 from pretrain.backbones.handover import KEY as OUR_KEY
 from pretrain.backbones.handover import BackboneMetadata
 from pretrain.runtime.errors import InputError
-from pretrain.runtime.files import sha256_of_file
 
 # Under this key converted files carry the metadata of their weights, where their layout has room for it.
 CONVERTED = "fastmoco"
+PADDINGS = ("symmetric", "same", "wide_stem")
+# Epochs and steps stay below this, as the columns of the tables do.
+COUNTS = 2**53
 
 
 def analyse(
-    path: Path,
+    ref: str | Path,
     *,
     select: str | None = None,
     normalization: str | Mapping[str, Any] | None = None,
@@ -38,7 +42,8 @@ def analyse(
     """Read a file's structure and decide.
 
     Args:
-        path: a file in any known container.
+        ref: whatever names a checkpoint (`evaluate.checkpoints.references`): a file in any known container, a folder,
+            a repository of the hub, an address.
         select: prefix or label of the encoder to take, wrappers written or left out.
         normalization: name of a preset or its values, where the file's own cannot be told or is known better.
         sha256: of the file, where somebody has just read all of it for that.
@@ -46,11 +51,26 @@ def analyse(
     Raises:
         InputError: the file cannot be read at all, `select` names none of its encoders, or there is no such preset.
     """
-    content = open_checkpoint(path)
-    sha256 = sha256 or sha256_of_file(path)
+    with one_sentence(ref):
+        located = locate(ref)
+        content = open_checkpoint(located.path)
+        content = replace(content, beside=located.beside | content.beside)
+        found = _decide(content, sha256 or content.sha256(), select, normalization)
+        content.demand_unchanged()
+        found.ref = located.ref
+        return found
+
+
+def _decide(
+    content: Content, sha256: str, select: str | None, normalization: str | Mapping[str, Any] | None
+) -> Analysis:
     states = find_states(content)
     encoders = find_encoders(states)
-    top = frozenset(str(key) for key in content.root) if isinstance(content.root, dict) else frozenset()
+    top = (
+        frozenset(key for key in content.root if isinstance(key, str))
+        if isinstance(content.root, dict)
+        else frozenset()
+    )
     facts = Facts(content.container, top, content.header, tuple(states), tuple(encoders))
     own = _own_metadata(content)
     stated = own or _converted(content)
@@ -64,11 +84,13 @@ def analyse(
         title=formats[0].title,
         beside=content.beside,
     )
-    found = Analysis(content, sha256, facts, formats, equal_encoders(encoders), spec, own=own, stated=stated)
+    found = Analysis(
+        content, sha256, facts, formats, equal_encoders(encoders, content.unpacked_bytes), spec, own=own, stated=stated
+    )
     if own:
         take_own(found, own)
         if select:
-            raise InputError(f"{path} holds one backbone; there is nothing to --select")
+            raise InputError(f"{content.path} holds one backbone; there is nothing to --select")
     else:
         pick(found, select)
         if found.encoder is not None:
@@ -108,8 +130,8 @@ def _own_metadata(content: Content) -> BackboneMetadata | None:
     if content.container != "safetensors" or not OWN.tells(Facts("", frozenset(), content.header, (), ())):
         return None
     try:
-        return BackboneMetadata.model_validate(json.loads(content.header[OUR_KEY]))
-    except (KeyError, ValueError, ValidationError):
+        return _sensible(BackboneMetadata.model_validate(json.loads(content.header[OUR_KEY])))
+    except (KeyError, ValueError, RecursionError):
         raise InputError(f"{content.path} says it is a backbone file of fastmoco, but its header is damaged") from None
 
 
@@ -121,9 +143,21 @@ def _converted(content: Content) -> BackboneMetadata | None:
     if not isinstance(said, str):
         return None
     try:
-        return BackboneMetadata.model_validate_json(said)
-    except ValidationError:
+        return _sensible(BackboneMetadata.model_validate_json(said))
+    except ValueError:
         raise InputError(f"{content.path} says that fastmoco converted it, but what it says is damaged") from None
+
+
+def _sensible(metadata: BackboneMetadata) -> BackboneMetadata:
+    """The same, if it is what we could have written. Raises ValueError: it goes into rows and onto terminals."""
+    values = metadata.model_dump()
+    texts = [value for value in values.values() if isinstance(value, str)]
+    counts = [value for value in values.values() if type(value) is int]
+    if any(readable(text) != text for text in texts) or any(abs(count) >= COUNTS for count in counts):
+        raise ValueError("texts or counts that nobody wrote")
+    if not sensible(metadata.normalization) or metadata.padding not in PADDINGS:
+        raise ValueError("no normalisation or padding that there is")
+    return metadata
 
 
 def _progress(root: Any) -> tuple[int | None, int | None]:
@@ -131,6 +165,6 @@ def _progress(root: Any) -> tuple[int | None, int | None]:
     tables = [table for table in (root, root.get("meta")) if isinstance(table, dict)] if isinstance(root, dict) else []
 
     def number(*keys: str) -> int | None:
-        return next((t[k] for t in tables for k in keys if type(t.get(k)) is int and t[k] >= 0), None)
+        return next((t[k] for t in tables for k in keys if type(t.get(k)) is int and 0 <= t[k] < COUNTS), None)
 
     return number("epoch"), number("global_step", "step", "last_iter", "iter")

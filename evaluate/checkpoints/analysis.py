@@ -19,6 +19,7 @@ class Analysis:
     """Everything that is known of a file.
 
     Attributes:
+        ref: what was named, pinned (`evaluate.checkpoints.references.Located`).
         formats: those that tell the file as their own.
         encoders: all of them, those with the same bits together.
         encoder: the one to use; None when it cannot be decided, and for a file of our own.
@@ -34,6 +35,7 @@ class Analysis:
     formats: list[Format]
     encoders: list[list[Encoder]]
     input: InputSpec
+    ref: str = ""
     encoder: Encoder | None = None
     why: str = ""
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class Analysis:
 
     def counters(self) -> dict[str, StoredTensor]:
         """The trunk's `num_batches_tracked`, as far as the file has them."""
-        everything = self.encoder.tensors() if self.encoder else {}
+        everything = self.encoder.tensors() if self.encoder else self.content.root if self.own else {}
         return {name: tensor for name, tensor in everything.items() if name.endswith(COUNTER)}
 
     def demand(self) -> None:

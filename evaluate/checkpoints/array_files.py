@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from evaluate.checkpoints.file_bytes import Readable
+from evaluate.checkpoints.limits import TENSORS, shown
 from evaluate.checkpoints.tensors import NUMPY_TYPES, Storage, StoredTensor, contiguous_strides, view
 from pretrain.runtime.errors import InputError
 
@@ -30,29 +32,36 @@ SAFETENSORS_TYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
-# The safetensors format's own limit.
+# The format allows 100 MB; at 100 bytes a tensor this is room for a hundred thousand.
 HEADER_LIMIT_BYTES = 100_000_000
+HEADER_READ_BYTES = 10_000_000
 
 
-def looks_like_safetensors(data: memoryview) -> bool:
+def looks_like_safetensors(start: bytes) -> bool:
     """Whether the first bytes are a header length and the start of a table."""
-    if len(data) < 10:
+    if len(start) < 10:
         return False
-    (length,) = struct.unpack("<Q", data[:8])
-    return 2 <= length <= HEADER_LIMIT_BYTES and data[8] == ord("{")
+    (length,) = struct.unpack("<Q", start[:8])
+    return 2 <= length <= HEADER_LIMIT_BYTES and start[8] == ord("{")
 
 
-def read_safetensors(data: memoryview) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+def read_safetensors(data: Readable) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """The tensors by name, and the header's own text pairs. Raises InputError for a header that does not hold."""
-    (length,) = struct.unpack("<Q", data[:8])
+    (length,) = struct.unpack("<Q", bytes(data[:8]))
+    if length > HEADER_READ_BYTES:
+        raise InputError(f"its header has {length} bytes, more than {TENSORS} tensors need")
     if 8 + length > len(data):
         raise InputError("the file is cut short within its header")
     try:
         header = json.loads(bytes(data[8 : 8 + length]), object_pairs_hook=_no_key_twice)
     except (ValueError, RecursionError):
         raise InputError("its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise InputError("its header is no table")
     body = data[8 + length :]
     metadata = header.pop("__metadata__", None) or {}
+    if len(header) > TENSORS:
+        raise InputError(f"it declares {len(header)} tensors, more than {TENSORS}")
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise InputError("its metadata is not a table of texts")
     tensors: dict[str, StoredTensor] = {}
@@ -60,15 +69,16 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, StoredTensor], dict[st
     for name, entry in header.items():
         try:
             dtype, shape, (begin, end) = SAFETENSORS_TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-            ok = 0 <= begin <= end <= len(body)
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"the entry of tensor {str(name)[:80]!r} is not one of safetensors") from None
-        if not ok:
-            raise InputError(f"the file is cut short: tensor {name!r} lies outside it")
+            raise InputError(f"the entry of tensor {shown(name)} is not one of safetensors") from None
+        if type(begin) is not int or type(end) is not int:
+            raise InputError(f"the offsets of tensor {shown(name)} are no whole numbers")
+        if not 0 <= begin <= end <= len(body):
+            raise InputError(f"the file is cut short: tensor {shown(name)} lies outside it")
         storage = Storage(dtype, (end - begin) // np.dtype(NUMPY_TYPES[dtype]).itemsize, body[begin:end])
         tensor = view(storage, dtype, 0, shape, list(contiguous_strides(shape)))
         if tensor.nbytes != end - begin:
-            raise InputError(f"tensor {name!r} of shape {shape} does not fill its {end - begin} bytes")
+            raise InputError(f"tensor {shown(name)} of shape {shown(shape)} does not fill its {end - begin} bytes")
         tensors[name] = tensor
         spans.append((begin, end))
     spans.sort()
@@ -84,7 +94,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def read_npy(data: memoryview) -> StoredTensor:
+def read_npy(data: Readable) -> StoredTensor:
     """The array of one `.npy` entry. Raises InputError for arrays of objects and for damaged headers."""
     head = bytes(data[:12])
     if head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):
@@ -95,10 +105,13 @@ def read_npy(data: memoryview) -> StoredTensor:
         raise InputError("an entry of the npz archive has a header of unusual size")
     begin = 8 + width + length
     header = _npy_header(bytes(data[8 + width : begin]))
-    kind = np.dtype(header["descr"]) if header["descr"] in _NPY_TYPES else None
+    code = header["descr"]
+    kind = np.dtype(code) if isinstance(code, str) and code in _NPY_TYPES else None
     if kind is None:
-        raise InputError(f"an npz array of numpy type {header['descr']!r} is not read")
+        raise InputError(f"an npz array of numpy type {shown(header['descr'])} is not read")
     shape = header["shape"]
+    if not isinstance(shape, tuple):
+        raise InputError("an entry of the npz archive has a damaged header")
     strides = contiguous_strides(shape[::-1])[::-1] if header["fortran_order"] else contiguous_strides(shape)
     body = data[begin:]
     return view(Storage(kind.name, len(body) // kind.itemsize, body), kind.name, 0, shape, strides)

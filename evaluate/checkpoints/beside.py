@@ -20,6 +20,10 @@ def read_beside(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: table for name, table in found if table}
 
 
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
 def read_table(path: Path) -> dict[str, Any]:
     """The table of a JSON file; empty where there is none, or what is there is no table of a sensible size."""
     try:
@@ -29,7 +33,7 @@ def read_table(path: Path) -> dict[str, Any]:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size > LIMIT_BYTES:
                 return {}
-            table = json.loads(stream.read(LIMIT_BYTES))
+            table = json.loads(stream.read(LIMIT_BYTES), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError):
         return {}
     return table if isinstance(table, dict) else {}

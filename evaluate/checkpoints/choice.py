@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from evaluate.checkpoints.analysis import Analysis
+from evaluate.checkpoints.limits import listed
 from evaluate.checkpoints.states import Encoder
 from pretrain.runtime.errors import InputError
 
@@ -70,4 +71,4 @@ def _bare(name: str) -> str:
 
 
 def _listed(encoders: Iterable[Encoder]) -> str:
-    return ", ".join(encoder.label or "'' (no prefix)" for encoder in encoders)
+    return listed(encoder.label or "'' (no prefix)" for encoder in encoders)

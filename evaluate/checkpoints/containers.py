@@ -1,78 +1,116 @@
-"""Opens a checkpoint file of any container and gives its content inert: the numbers stay in the mapped file.
+"""Opens a checkpoint file of any container and gives its content inert: the numbers stay in the file until asked for.
 
 Containers: torch's zip and its older stream, safetensors, plain pickles (detectron2, Caffe2, dill, numpy arrays in
-them), and numpy's npz. The container is told by the file's first bytes, never by its name.
+them), numpy's npz, and each of these packed by gzip, xz or zstd. The container is told by the file's first bytes, never
+by its name.
 """
 
 from __future__ import annotations
 
-import mmap
+import hashlib
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evaluate.checkpoints.array_files import looks_like_safetensors, read_safetensors
 from evaluate.checkpoints.beside import read_beside
+from evaluate.checkpoints.file_bytes import FileBytes, OpenFile
+from evaluate.checkpoints.limits import one_sentence
+from evaluate.checkpoints.packed import packer, unpacked
+from evaluate.checkpoints.recognise import START_BYTES, foreign, is_text
 from evaluate.checkpoints.torch_files import read_pickle, read_zip
 from pretrain.runtime.errors import InputError
+from pretrain.runtime.files import canonical_hash
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds.
+    """What a file, or the files of a folder, hold.
 
     Attributes:
-        container: "torch zip", "torch legacy", "safetensors", "pickle" or "npz".
-        root: dicts, lists, scalars, `StoredTensor`s over the mapped file, and `Record`s of everything else.
+        path: of the file or folder that was named.
+        container: "torch zip", "torch legacy", "safetensors", "pickle", "npz", or "torch.distributed.checkpoint".
+        root: dicts, lists, scalars, `StoredTensor`s over the open files, and `Record`s of everything else.
+        files: the open files themselves, as they were given.
         header: the text pairs that a safetensors file carries.
         beside: what the files beside it say, by name (`evaluate.checkpoints.beside.NAMES`): plain JSON tables.
     """
 
     path: Path
-    size_bytes: int
     container: str
     root: Any
+    files: tuple[OpenFile, ...]
     header: dict[str, str] = field(default_factory=dict)
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all files, as they lie on the disk."""
+        return sum(file.size for file in self.files)
 
-def open_checkpoint(path: Path) -> Content:
-    """Map the file and read its structure; its tensors are read when asked for.
+    @property
+    def unpacked_bytes(self) -> int:
+        """What the tensors can declare at most without sharing memory."""
+        return sum(file.holds for file in self.files)
+
+    def sha256(self) -> str:
+        """Of the file; of several, of the lines that `sha256sum` prints of them, in the order of their names."""
+        if len(self.files) == 1:
+            return self.files[0].sha256()
+        lines = sorted(f"{file.sha256()}  {file.path.name}\n" for file in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def description(self) -> str | None:
+        """SHA-256 of what the files beside it say, which may decide what the weights compute; None where none is."""
+        return canonical_hash(self.beside) if self.beside else None
+
+    def demand_unchanged(self) -> None:
+        """Raises InputError when somebody has written to a file since it was opened."""
+        for file in self.files:
+            file.demand_unchanged()
+
+
+def open_file(path: Path) -> Content:
+    """Read a file's structure; its tensors are read when asked for.
 
     Raises:
-        InputError: no such file, a container that is not known, a damaged file, or one that asks for more memory than
-            its size warrants.
+        InputError: no such file, a container that is not known, a damaged file, or one that asks for more memory or
+            work than its size warrants.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; expected a checkpoint file")
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            if size == 0:
-                raise InputError(f"{path} is empty")
-            data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    except FileNotFoundError:
-        raise InputError(f"no checkpoint file at {path}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        container, root, header = _read(path, data)
-    except InputError as error:
-        raise InputError(f"{path} is refused: {error}") from None
-    return Content(path, size, container, root, header, read_beside(path.parent))
+    with one_sentence(path), warnings.catch_warnings():
+        # Python warns of odd escapes in texts that it parses; these are a stranger's, not ours.
+        warnings.simplefilter("ignore")
+        file = OpenFile(path)
+        if file.size == 0:
+            raise InputError(f"{path} is empty")
+        try:
+            data = FileBytes(file)
+            if (kind := packer(bytes(data[:8]))) is not None:
+                data = FileBytes(unpacked(file, kind))
+                file.holds = len(data)
+            container, root, header = _read(path, data)
+        except InputError as error:
+            raise InputError(f"{path} is refused: {error}") from None
+        return Content(path, container, root, (file,), header, read_beside(path.parent))
 
 
-def _read(path: Path, data: memoryview) -> tuple[str, Any, dict[str, str]]:
-    start = bytes(data[:512])
+def _read(path: Path, data: FileBytes) -> tuple[str, Any, dict[str, str]]:
+    start = bytes(data[:START_BYTES])
     if start[:4] == b"PK\x03\x04":
-        return (*read_zip(path, data), {})
-    if looks_like_safetensors(data):
+        return (*read_zip(data), {})
+    if looks_like_safetensors(start):
         return "safetensors", *read_safetensors(data)
-    if start[257:262] == b"ustar":
-        raise InputError("it is a tar archive (torch before 0.1.10, or a packed folder); unpack it or save it anew")
-    if start[:8] == b"\x89HDF\r\n\x1a\n":
-        raise InputError("it is an HDF5 file (Keras); expected a torch, safetensors or pickle file")
-    if start[:1] in (b"\x80", b"(", b"}", b"]", b"c"):
-        return (*read_pickle(data), {})
-    raise InputError("its first bytes are those of no known container (torch zip, torch stream, safetensors, pickle)")
+    if (said := foreign(path, start)) is not None:
+        raise InputError(said)
+    try:
+        if start[:1] in (b"\x80", b"(", b"}", b"]", b"c"):
+            return (*read_pickle(data), {})
+        raise InputError(
+            "its first bytes are those of no known container (torch zip, torch stream, safetensors, pickle)"
+        )
+    except InputError:
+        if is_text(start):
+            raise InputError("it is a text, not a checkpoint") from None
+        raise

@@ -65,7 +65,7 @@ def convert(
     """
     if to not in TARGETS:
         raise unknown("conversion target", to, TARGETS)
-    found = analyse(Path(path), select=select, normalization=normalization)
+    found = analyse(path, select=select, normalization=normalization)
     found.demand()
     metadata = metadata_of(found)
     if metadata.backbone in TRUNKS:

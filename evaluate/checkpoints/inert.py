@@ -6,6 +6,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluate.checkpoints.limits import readable
+
+# A call of what a call returned, and so on: no honest file does it more than twice.
+_DEPTH = 8
+
 
 @dataclass(frozen=True)
 class Global:
@@ -30,11 +35,13 @@ class Record:
 
     @property
     def type_name(self) -> str:
-        """The dotted name of what would have been called."""
+        """The dotted name of what would have been called, printable."""
         made_by = self.what
-        while isinstance(made_by, Record):
+        for _ in range(_DEPTH):
+            if not isinstance(made_by, Record):
+                break
             made_by = made_by.what
-        return str(made_by) if isinstance(made_by, Global) else type(made_by).__name__
+        return readable(str(made_by)) if isinstance(made_by, Global) else type(made_by).__name__
 
     def __repr__(self) -> str:
         return f"<{self.type_name}, not run>"

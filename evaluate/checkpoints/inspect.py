@@ -12,6 +12,7 @@ from evaluate.checkpoints.analyse import analyse
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER, match_resnet, match_vit
 from evaluate.checkpoints.formats import reason_to_drop
+from evaluate.checkpoints.limits import one_sentence
 from evaluate.checkpoints.normalizations import InputSpec
 from evaluate.checkpoints.states import Encoder, records
 
@@ -93,7 +94,7 @@ def inspect_file(
     """Look into a file without loading it into a backbone; imports no torch.
 
     Args:
-        path: a file in any known container.
+        path: whatever names a checkpoint (`evaluate.checkpoints.references`).
         select: prefix of the encoder to take where the file holds several.
         normalization: name of a preset, or its values, to use in place of what the file says.
 
@@ -101,11 +102,16 @@ def inspect_file(
         InputError: the file cannot be read at all, or `select` or `normalization` name nothing. A file that can be
             read but not loaded is no error: its `objections` say why.
     """
-    found = analyse(Path(path), select=select, normalization=normalization)
+    found = analyse(path, select=select, normalization=normalization)
+    with one_sentence(path):
+        return _told(path, found)
+
+
+def _told(path: str | Path, found: Analysis) -> Inspection:
     match = found.match
     own = found.own
     return Inspection(
-        path=str(path),
+        path=found.ref,
         size_bytes=found.content.size_bytes,
         sha256=found.sha256,
         container=found.content.container,

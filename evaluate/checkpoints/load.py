@@ -13,6 +13,7 @@ import torch
 from evaluate.checkpoints.analyse import analyse, metadata_of
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER
+from evaluate.checkpoints.limits import one_sentence
 from evaluate.checkpoints.normalizations import preset
 from pretrain.backbones import registry
 from pretrain.backbones.handover import BackboneMetadata
@@ -29,10 +30,11 @@ class LoadedBackbone:
     Attributes:
         module: on the CPU, float32, eval mode, no gradients.
         metadata: backbone name, normalisation, method, epoch, prefix and the rest of what is known of the weights.
-        ref: what the user named: a file or `random:BACKBONE`.
+        ref: what the user named, pinned where it was fetched: a path, `random:BACKBONE`, `hf:ORG/NAME@COMMIT`.
         sha256: of the file; for `random:` of the weights themselves (`pretrain.backbones.registry.fingerprint`).
         format: the format the file was recognised as; "random" for random initialisation.
         select: what the user selected, so that the same decision can be taken again.
+        described: SHA-256 of what the files beside it say (`Content.description`).
     """
 
     module: registry.Backbone
@@ -41,6 +43,7 @@ class LoadedBackbone:
     sha256: str
     format: str
     select: str | None = None
+    described: str | None = None
 
 
 def load_backbone(
@@ -51,10 +54,11 @@ def load_backbone(
     seed: int = 0,
     tell: bool = True,
 ) -> LoadedBackbone:
-    """Load `FILE` or `random:BACKBONE`. Nothing in the file is run.
+    """Load a file, a folder, `hf:ORG/NAME`, `timm:MODEL`, an address, or `random:BACKBONE`. Nothing in it is run.
 
     Args:
-        ref: a checkpoint file of any known format, or `random:resnet50` for random initialisation drawn from `seed`.
+        ref: a checkpoint of any known format (`evaluate.checkpoints.references`), or `random:resnet50` for random
+            initialisation drawn from `seed`.
         select: the prefix of the encoder to take where a file holds several.
         normalization: to use in place of the file's: name of a preset (`evaluate.checkpoints.normalizations.PRESETS`),
             or its `mean`, `std` and `channels`.
@@ -75,24 +79,27 @@ def load_backbone(
         if normalization is not None:
             metadata = metadata.model_copy(update={"normalization": preset(normalization)})
         return LoadedBackbone(_frozen(module), metadata, ref, registry.fingerprint(module), "random")
-    found = analyse(Path(ref), select=select, normalization=normalization)
-    found.demand()
-    for warning in found.warnings if tell else ():
-        log.warning("%s: %s", ref, warning)
-    metadata = metadata_of(found)
-    module = registry.build(metadata.backbone, padding=metadata.padding, stride_in_1x1=metadata.stride_in_1x1)
-    _fill(module, found)
+    with one_sentence(ref):
+        found = analyse(ref, select=select, normalization=normalization)
+        found.demand()
+        metadata = metadata_of(found)
+        module = registry.build(metadata.backbone, padding=metadata.padding, stride_in_1x1=metadata.stride_in_1x1)
+        _fill(module, found)
+        found.content.demand_unchanged()
     if tell:
+        for warning in found.warnings:
+            log.warning("%s: %s", ref, warning)
         log.info("%s: %s, %s from '%s' (%s)", ref, found.format.name, metadata.backbone, found.prefix or "", found.why)
-    return LoadedBackbone(_frozen(module), metadata, ref, found.sha256, found.format.name, select)
+    described = found.content.description()
+    return LoadedBackbone(
+        _frozen(module), metadata, found.ref, found.sha256, found.format.name, select=select, described=described
+    )
 
 
 def canonical(found: Analysis) -> dict[str, torch.Tensor]:
     """The trunk as a state dict in torchvision's names, float32; counters as in the file, 0 where it has none."""
     tensors: dict[str, torch.Tensor] = {}
     counters = found.counters()
-    if found.own is not None:
-        counters = {name: tensor for name, tensor in found.content.root.items() if name.endswith(COUNTER)}
     for name, stored in found.tensors.items():
         tensors[name] = torch.from_numpy(stored.float32())
         if name.endswith("running_var"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +82,7 @@ def preset(name: str | Mapping[str, Any]) -> Normalization:
             made = Normalization.model_validate(dict(name))
         except ValidationError:
             made = None
-        if made is None or made.channels not in ("RGB", "BGR") or min(made.std) <= 0:
+        if made is None or not sensible(made):
             raise InputError(
                 f"normalization is {dict(name)}; expected a name ({', '.join(PRESETS)}) or mean and std of three "
                 "numbers each, the std above 0, and channels RGB or BGR"
@@ -90,6 +91,12 @@ def preset(name: str | Mapping[str, Any]) -> Normalization:
     if name not in PRESETS:
         raise unknown("normalization", name, PRESETS)
     return PRESETS[name]
+
+
+def sensible(normalization: Normalization) -> bool:
+    """Whether images can be normalised so: finite numbers, a std above 0, and an order of channels that there is."""
+    numbers = (*normalization.mean, *normalization.std)
+    return normalization.channels in ("RGB", "BGR") and all(map(math.isfinite, numbers)) and min(normalization.std) > 0
 
 
 def choose(
@@ -137,7 +144,7 @@ def _name(normalization: Normalization) -> str | None:
 
 def _from_neighbours(path: Path, beside: Mapping[str, Mapping[str, Any]]) -> tuple[str, Normalization] | None:
     """What `config.json` (timm) or `preprocessor_config.json` (Hugging Face) beside a library's file says."""
-    if path.suffix not in (".safetensors", ".bin"):
+    if path.suffix not in (".safetensors", ".bin", ".json") and not path.is_dir():
         return None
     for name, mean_key, std_key in (
         ("preprocessor_config.json", "image_mean", "image_std"),
@@ -147,7 +154,10 @@ def _from_neighbours(path: Path, beside: Mapping[str, Mapping[str, Any]]) -> tup
         table = table.get("pretrained_cfg", table) if name == "config.json" else table
         if isinstance(table, dict) and mean_key in table and std_key in table:
             try:
-                return name, Normalization(mean=tuple(table[mean_key]), std=tuple(table[std_key]))
+                stated = Normalization(mean=tuple(table[mean_key]), std=tuple(table[std_key]))
             except (TypeError, ValueError):
-                raise InputError(f"{path.parent / name} holds no mean and std of three numbers") from None
+                stated = None
+            if stated is not None and sensible(stated):
+                return name, stated
+            raise InputError(f"{path.parent / name} holds no mean and std of three numbers") from None
     return None

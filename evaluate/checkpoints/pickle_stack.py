@@ -1,7 +1,7 @@
 """The machine under the opcodes of a pickle: reading, the stack and the memo, making objects, and the memory budget.
 
-Memory: strings of bytes are views of the file; everything else is charged to a budget of a few times the file's size,
-because one byte of a pickle can ask for an object of two hundred.
+Memory: strings of bytes are windows of the file; everything else is charged to a budget of a few times the file's size,
+because one byte of a pickle can ask for an object of two hundred. Work: opcodes are counted.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from evaluate.checkpoints.file_bytes import Readable
 from evaluate.checkpoints.inert import Global, Record
+from evaluate.checkpoints.limits import INTEGER_BYTES, KEY_PARTS, NAME_CHARACTERS, OPERATIONS
 from pretrain.runtime.errors import InputError
 
 # A budget that every honest checkpoint stays far under: their pickles hold names and shapes, not numbers.
 FLOOR_BYTES = 64 * 2**20
 TIMES_FILE_SIZE = 3
+
+
+_CHUNK_BYTES = 2**16
 
 
 class _Mark:
@@ -33,7 +38,7 @@ class Stack:
     """What one pickle's run works on: the bytes, the stack, the memo and the memory that is left.
 
     Args:
-        data: the bytes, for instance a view of a mapped file.
+        data: the bytes, for instance a window of a file.
         budget_bytes: how much memory the objects may take.
         call: makes an object for a name and arguments, or returns NotImplemented to have it recorded.
         build: gives an object its state, or returns NotImplemented.
@@ -42,7 +47,7 @@ class Stack:
 
     def __init__(
         self,
-        data: memoryview,
+        data: Readable,
         *,
         budget_bytes: int,
         call: Call,
@@ -55,6 +60,8 @@ class Stack:
         self.call, self.build, self.persistent = call, build, persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.operations = 0
+        self._chunk, self._chunk_at = b"", 0
 
     def charge(self, size: int) -> None:
         """Take `size` bytes from the budget."""
@@ -64,26 +71,42 @@ class Stack:
 
     # Reading --------------------------------------------------------------------------------------------------------
 
+    def _opcode(self) -> int:
+        self.operations += 1
+        if self.operations > OPERATIONS:
+            raise InputError(f"the pickle takes more than {OPERATIONS} operations, which no checkpoint needs")
+        return self._byte()
+
     def _byte(self) -> int:
-        value = self.data[self.at]
+        index = self.at - self._chunk_at
+        if not 0 <= index < len(self._chunk):
+            self._chunk, self._chunk_at, index = bytes(self.data[self.at : self.at + _CHUNK_BYTES]), self.at, 0
+        value = self._chunk[index]
         self.at += 1
         return value
 
-    def _take(self, count: int) -> memoryview:
+    def _announced(self, count: int) -> slice:
+        """Where the next `count` bytes lie; they are passed over."""
         if count < 0 or self.at + count > len(self.data):
             raise InputError(f"the pickle ends early: {count} bytes were announced at byte {self.at}")
-        piece = self.data[self.at : self.at + count]
         self.at += count
-        return piece
+        return slice(self.at - count, self.at)
+
+    def _take(self, count: int) -> bytes:
+        where = self._announced(count)
+        begin = where.start - self._chunk_at
+        if begin >= 0 and begin + count <= len(self._chunk):
+            return self._chunk[begin : begin + count]
+        return bytes(self.data[where])
 
     def _skip(self, count: int) -> None:
-        self._take(count)
+        self._announced(count)
 
     def _number(self, form: str) -> Any:
         return struct.unpack(form, self._take(struct.calcsize(form)))[0]
 
-    def _line(self) -> bytes:
-        # A chunk at a time: a line has no announced length, and the data may be a whole mapped file.
+    def _line(self, limit: int | None = None) -> bytes:
+        # A chunk at a time: a line has no announced length, and the data may be a whole file.
         start, chunk = self.at, 256
         while True:
             piece = bytes(self.data[start : start + chunk])
@@ -93,7 +116,15 @@ class Stack:
                 return piece[:end]
             if start + chunk >= len(self.data):
                 raise InputError(f"the pickle ends early: a line that begins at byte {start} has no end")
+            if limit is not None and chunk > limit:
+                raise InputError(f"the pickle holds a line of more than {limit} bytes at byte {start}")
+            if chunk > self.left:
+                raise InputError(f"the pickle asks for far more memory than its size warrants (byte {self.at})")
             chunk *= 2
+
+    def _digits(self) -> bytes:
+        """A number's line."""
+        return self._line(4 * INTEGER_BYTES)
 
     # The stack ------------------------------------------------------------------------------------------------------
 
@@ -117,19 +148,25 @@ class Stack:
         del self.stack[at:]
         return values
 
-    def _text(self, raw: memoryview | bytes) -> None:
-        text = str(raw, "utf-8", "surrogatepass")
+    def _text(self, count: int) -> None:
+        self.charge(count)  # twice in memory for a moment
+        text = str(self._take(count), "utf-8", "surrogatepass")
+        self.left += count
         self._push(text, sys.getsizeof(text) + 16)  # one to four bytes a character, and what the allocator rounds up
 
     def _bytes(self, count: int) -> None:
-        # Long ones are a tensor's numbers: a view of the file, no copy.
-        piece = self._take(count)
-        self._push(piece if count > 4096 else bytes(piece), 200 if count > 4096 else 40 + count)
+        # Long ones are a tensor's numbers: a window of the file, no copy.
+        if count > 4096:
+            self._push(self.data[self._announced(count)], 200)
+        else:
+            self._push(self._take(count), 40 + count)
 
     def _latin(self, count: int) -> None:
         # Python 2's str is text for names and bytes for an array's numbers; no name is this long.
-        piece = self._take(count)
-        self._push(piece if count > 4096 else str(piece, "latin-1"), 200 if count > 4096 else 56 + count)
+        if count > 4096:
+            self._push(self.data[self._announced(count)], 200)
+        else:
+            self._push(str(self._take(count), "latin-1"), 56 + count)
 
     def _keep(self, index: int) -> None:
         self.charge(120)
@@ -138,6 +175,8 @@ class Stack:
     # Objects --------------------------------------------------------------------------------------------------------
 
     def _global(self, module: str, name: str) -> None:
+        if len(module) + len(name) > NAME_CHARACTERS:
+            raise InputError(f"the pickle names something by {len(module) + len(name)} characters")
         self._push(Global(module, name), 160)
 
     def _reduce(self, what: Any, args: Any) -> None:
@@ -176,8 +215,8 @@ def hashable(key: Any) -> Any:
     """The key itself, if hashing it is cheap. Raises TypeError if not."""
     # Nested tuples are refused: the hash of a tuple that holds another twice, thirty levels deep, never returns.
     if isinstance(key, tuple):
-        if not all(isinstance(part, _SCALARS) for part in key):
-            raise TypeError("a key of nested tuples")
+        if len(key) > KEY_PARTS or not all(isinstance(part, _SCALARS) for part in key):
+            raise TypeError("a key of many parts or nested tuples")
     elif not isinstance(key, _SCALARS):
         raise TypeError("a key that is no scalar")
     return key

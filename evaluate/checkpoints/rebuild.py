@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from evaluate.checkpoints.file_bytes import FileBytes, Readable
 from evaluate.checkpoints.inert import Global, Record
+from evaluate.checkpoints.limits import shown
 from evaluate.checkpoints.pickle_stack import FLOOR_BYTES, TIMES_FILE_SIZE
 from evaluate.checkpoints.tensors import NUMPY_TYPES, Storage, StoredTensor, contiguous_strides, view
 from evaluate.checkpoints.unpickle import Machine
@@ -35,6 +37,16 @@ STORAGE_TYPES = {
 }
 
 
+# numpy's codes, as `dtype.__reduce__` writes them.
+_NUMPY_CODES = {
+    **{f"f{size}": f"float{8 * size}" for size in (2, 4, 8)},
+    **{f"{kind}{size}": f"{word}{8 * size}" for kind, word in (("i", "int"), ("u", "uint")) for size in (1, 2, 4, 8)},
+    "b1": "bool",
+    "c8": "complex64",
+    "c16": "complex128",
+}
+
+
 @dataclass(eq=False)
 class ArrayShell:
     """A numpy array that the pickle has announced; its content comes later."""
@@ -52,15 +64,16 @@ class DTypeShell:
     @property
     def name(self) -> str:
         """Torch's name of the type. Raises InputError for a type that no tensor has, or big-endian numbers."""
-        try:
-            kind = np.dtype(self.code)
-        except TypeError:
-            raise InputError(f"an array of numpy type {self.code!r} is not read") from None
-        if self.order == ">" and kind.itemsize > 1:
+        # numpy is not asked: it makes types of any text, of any size.
+        name = _NUMPY_CODES.get(self.code)
+        if name is None:
+            raise InputError(f"an array of numpy type {shown(self.code)} is not read")
+        if self.order == ">" and np.dtype(NUMPY_TYPES[name]).itemsize > 1:
             raise InputError("an array of big-endian numbers is not read")
-        if kind.name not in NUMPY_TYPES:
-            raise InputError(f"an array of numpy type {kind.name} is not read")
-        return kind.name
+        return name
+
+
+ARGUMENTS = 16
 
 
 class Rebuild:
@@ -69,7 +82,7 @@ class Rebuild:
     def __init__(self) -> None:
         self.charge: Callable[[int], None] = lambda size: None
 
-    def read(self, data: memoryview, file_size: int, persistent: Callable[[Any], Any] | None = None) -> tuple[Any, int]:
+    def read(self, data: Readable, file_size: int, persistent: Callable[[Any], Any] | None = None) -> tuple[Any, int]:
         """Run the pickle at the start of `data`: its object and how many bytes it took.
 
         Raises:
@@ -88,6 +101,8 @@ class Rebuild:
     def call(self, what: Global, args: tuple[Any, ...]) -> Any:
         """The object that the name would make of the arguments; NotImplemented if the table does not hold it."""
         name = str(what)
+        if len(args) > ARGUMENTS and name in _CALLS:
+            raise TypeError("more arguments than any such call has")
         if what.module.removeprefix("numpy.").lstrip("_") in ("core.multiarray", "core.numeric"):
             name = "numpy." + what.name
         elif what.module == "__builtin__":
@@ -101,7 +116,7 @@ class Rebuild:
             _version, shape, dtype, fortran, raw = state
             target.tensor = self._array(shape, dtype, raw, "F" if fortran else "C")
         elif isinstance(target, DTypeShell):
-            target.order = str(state[1])
+            target.order = state[1] if isinstance(state[1], str) else ""
             if len(state) > 4 and state[4] is not None:
                 raise InputError("an array of structured numpy type is not read")
         elif isinstance(target, Record):
@@ -165,7 +180,7 @@ class Rebuild:
     def _tensor_v3(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
         dtype = next((part.name for part in rest if isinstance(part, Global) and part.module == "torch"), "")
         if not isinstance(storage, Storage) or dtype not in NUMPY_TYPES:
-            raise InputError(f"a tensor of type '{dtype}' is not read")
+            raise InputError(f"a tensor of type {shown(dtype)} is not read")
         itemsize = np.dtype(NUMPY_TYPES[dtype]).itemsize
         typed = Storage(dtype, storage.numel // itemsize, storage.buffer)
         return _with_bits(view(typed, dtype, offset, size, stride), rest[3:])
@@ -192,7 +207,7 @@ class Rebuild:
 
     def _scalar(self, dtype: Any, raw: Any = None) -> Any:
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
-        if not isinstance(dtype, DTypeShell) or not isinstance(raw, bytes):
+        if not isinstance(dtype, DTypeShell) or not isinstance(raw, bytes) or dtype.code not in _NUMPY_CODES:
             return NotImplemented
         return np.frombuffer(raw, NUMPY_TYPES[dtype.name], count=1)[0].item()
 
@@ -204,9 +219,11 @@ class Rebuild:
         if isinstance(raw, str):
             self.charge(len(raw))
             raw = raw.encode("latin-1")
-        if not isinstance(raw, bytes | memoryview):
+        if not isinstance(raw, bytes | bytearray | memoryview | FileBytes):
             raise TypeError("an array of no bytes")
         itemsize = np.dtype(NUMPY_TYPES[dtype.name]).itemsize
+        if not isinstance(shape, list | tuple):
+            raise TypeError("a shape that is none")
         strides = contiguous_strides(shape if order == "C" else shape[::-1])
         storage = Storage(dtype.name, len(raw) // itemsize, raw)
         return view(storage, dtype.name, 0, shape, strides if order == "C" else strides[::-1])

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluate.checkpoints.inspect import Inspection
+from evaluate.checkpoints.limits import readable
 
 # More names than this make no list that anybody reads on a terminal; `--json` gives all of them.
 NAMES_SHOWN = 24
@@ -39,7 +40,7 @@ def show(inspection: Inspection) -> RenderableType:
     else:
         # The lists above hold the names already: the sentence alone stays.
         listed = bool(inspection.missing or inspection.misshapen or inspection.unexpected)
-        for objection in inspection.objections:
+        for objection in inspection.objections[:NAMES_SHOWN]:
             sentence = objection.split(":")[0] if listed else objection
             parts.append(Text(f"refused: {sentence}", style="bold red"))
     return Group(*parts)
@@ -52,7 +53,7 @@ def _facts(inspection: Inspection) -> Table:
     source = f"{spec.name or 'no preset'}, {spec.certainty}: {spec.why}"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows = [
-        ("file", f"{inspection.path} ({inspection.size_bytes / 1e6:.1f} MB, {inspection.container})"),
+        ("file", f"{readable(inspection.path)} ({inspection.size_bytes / 1e6:.1f} MB, {inspection.container})"),
         ("sha256", inspection.sha256),
         ("format", f"{' and '.join(inspection.formats)}: {inspection.title}"),
         ("told by", inspection.told_by),
@@ -102,6 +103,8 @@ def _dropped(inspection: Inspection) -> Table:
     table.add_column("names")
     table.add_column("tensors", justify="right")
     table.add_column("why")
-    for each in inspection.dropped:
+    for each in inspection.dropped[:NAMES_SHOWN]:
         table.add_row(Text(each.names), str(each.tensors), Text(each.reason))
+    if (more := len(inspection.dropped) - NAMES_SHOWN) > 0:
+        table.add_row(Text(f"and {more} more beginnings (--json lists all)"), "", "")
     return table

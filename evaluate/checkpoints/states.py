@@ -11,6 +11,7 @@ import numpy as np
 from evaluate.checkpoints.containers import Content
 from evaluate.checkpoints.inert import Record
 from evaluate.checkpoints.layouts import Layout, prefixes
+from evaluate.checkpoints.limits import ENCODERS, NAME_CHARACTERS, TENSORS, readable
 from evaluate.checkpoints.rebuild import ArrayShell
 from evaluate.checkpoints.tensors import Storage, StoredTensor
 from pretrain.runtime.errors import InputError
@@ -89,19 +90,26 @@ class Encoder:
 
 
 def find_states(content: Content) -> list[StateDict]:
-    """Every mapping in the file that holds tensors, those of optimizers and trainers aside."""
+    """Every mapping in the file that holds tensors, those of optimizers and trainers aside.
+
+    Raises:
+        InputError: more tensors than a network has, names beyond any measure, or two tensors of one name.
+    """
     raw: dict[str, dict[str, StoredTensor]] = {}
     _walk(content.root, (), raw, set())
     return [_clean(path, tensors) for path, tensors in _haiku_pairs(raw).items()]
 
 
 def find_encoders(states: list[StateDict]) -> list[Encoder]:
-    """Every encoder of every state dict."""
-    return [Encoder(state, prefix, layout) for state in states for prefix, layout in prefixes(state.tensors)]
+    """Every encoder of every state dict. Raises InputError for more than any file has."""
+    found = [Encoder(state, prefix, layout) for state in states for prefix, layout in prefixes(state.tensors)]
+    if len(found) > ENCODERS:
+        raise InputError(f"it holds {len(found)} encoders, more than {ENCODERS}")
+    return found
 
 
 def records(root: Any) -> list[str]:
-    """The dotted names of everything that the file wanted made and that was left inert, each once."""
+    """The dotted names, at most a hundred, of everything that the file wanted made and that was left inert."""
     found: dict[str, None] = {}
     seen: set[int] = set()
     pending = [root]
@@ -117,7 +125,7 @@ def records(root: Any) -> list[str]:
             pending += value.values()
         elif isinstance(value, list | tuple | set | frozenset):
             pending += value
-    return sorted(found)
+    return sorted(found)[:100]
 
 
 def _walk(value: Any, path: tuple[str, ...], found: dict[str, dict[str, StoredTensor]], seen: set[int]) -> None:
@@ -127,18 +135,34 @@ def _walk(value: Any, path: tuple[str, ...], found: dict[str, dict[str, StoredTe
     if table is None:
         return
     seen.add(id(value))
-    tensors = {str(key): tensor for key, item in table.items() if (tensor := _tensor(item)) is not None}
+    tensors: dict[str, StoredTensor] = {}
+    for key, item in table.items():
+        if (tensor := _tensor(item)) is not None:
+            name = _name(key)
+            if name in tensors:
+                raise InputError(f"two tensors of the file are called {name}")
+            tensors[name] = tensor
+    if sum(map(len, found.values())) + len(tensors) > TENSORS:
+        raise InputError(f"it holds more than {TENSORS} tensors")
     if module := _module_tensors(value):
         found["/".join(path)] = module
         return
     if tensors:
         found["/".join(path)] = tensors
     for key, item in table.items():
-        if _tensor(item) is None and str(key) not in NOT_NETWORKS:
-            _walk(item, (*path, str(key)), found, seen)
+        if _tensor(item) is None and isinstance(item, dict | Record) and (name := _name(key)) not in NOT_NETWORKS:
+            _walk(item, (*path, name), found, seen)
 
 
-def as_mapping(value: Any) -> dict[Any, Any] | None:
+def _name(key: Any) -> str:
+    """A key as a name: printable, and no longer than any name is."""
+    name = key if isinstance(key, str) else str(key)
+    if len(name) > NAME_CHARACTERS:
+        raise InputError(f"a name in the file has {len(name)} characters: {readable(name, 60)}")
+    return readable(name)
+
+
+def as_mapping(value: Any, depth: int = 0) -> dict[Any, Any] | None:
     """A dict, or a record's named parts: an object's attributes, a dict subclass's items, a named tuple's fields."""
     if isinstance(value, dict):
         return value
@@ -152,12 +176,13 @@ def as_mapping(value: Any) -> dict[Any, Any] | None:
     if isinstance(value.what, Record) and value.what.type_name.endswith("_create_namedtuple"):
         # dill spells a named tuple's class as (name, fields, module).
         fields = value.what.args[1] if len(value.what.args) > 1 else ()
-        return dict(zip(fields, args, strict=False)) if isinstance(fields, list | tuple) else None
+        named = isinstance(fields, list | tuple) and all(isinstance(field, str) for field in fields)
+        return dict(zip(fields, args, strict=False)) if named else None
     if value.type_name.endswith("._ByolExperimentState"):
         # byol_experiment.py of deepmind-research: the fields of the named tuple, in order.
         return dict(zip(("online_params", "target_params", "online_state", "target_state"), args, strict=False))
-    if len(args) == 1:
-        return as_mapping(args[0])  # a mapping's wrapper, such as Haiku's FlatMapping
+    if len(args) == 1 and depth < DEPTH:
+        return as_mapping(args[0], depth + 1)  # a mapping's wrapper, such as Haiku's FlatMapping
     return None
 
 
@@ -179,10 +204,10 @@ def _module_tensors(value: Any) -> dict[str, StoredTensor]:
         for kind in ("_parameters", "_buffers"):
             for name, item in (as_mapping(attributes.get(kind)) or {}).items():
                 if (tensor := _tensor(item)) is not None:
-                    found[f"{prefix}{name}"] = tensor
+                    found[_name(f"{prefix}{name}")] = tensor
         children = list((as_mapping(attributes["_modules"]) or {}).items())
-        pending += [(f"{prefix}{name}.", child, depth + 1) for name, child in reversed(children)]
-        if len(pending) + len(found) > 100_000:
+        pending += [(_name(f"{prefix}{name}."), child, depth + 1) for name, child in reversed(children)]
+        if len(pending) + len(found) > TENSORS:
             raise InputError("the pickled module holds more parts than a network has")
     return found
 
@@ -233,14 +258,18 @@ def _from_haiku(tensor: StoredTensor) -> StoredTensor:
     return replace(tensor, shape=shape, strides=strides)
 
 
-def equal_encoders(encoders: list[Encoder]) -> list[list[Encoder]]:
-    """The encoders, those with the same names and bits together."""
+def equal_encoders(encoders: list[Encoder], size_bytes: int) -> list[list[Encoder]]:
+    """The encoders, those with the same names and bits together.
+
+    `size_bytes`: of the file; what declares more than that is not read to be compared.
+    """
     groups: list[list[Encoder]] = []
     contents = {id(encoder): encoder.tensors() for encoder in encoders}
     for encoder in encoders:
         mine = contents[id(encoder)]
+        honest = sum(tensor.nbytes for tensor in mine.values()) <= size_bytes
         for group in groups:
-            if _same(mine, contents[id(group[0])]):
+            if honest and _same(mine, contents[id(group[0])]):
                 group.append(encoder)
                 break
         else:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluate.checkpoints.file_bytes import Array, FileBytes, Readable
+from evaluate.checkpoints.limits import shown
 from pretrain.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-Buffer = memoryview | bytes | bytearray
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # numpy has no bfloat16 nor float8: their bits are held as unsigned integers of the same size.
 NUMPY_TYPES: dict[str, str] = {
@@ -40,6 +40,7 @@ NUMPY_TYPES: dict[str, str] = {
 # The sign of a type that numpy holds as bits.
 _SIGN_BITS = {"bfloat16": 0x8000, "float8_e4m3fn": 0x80, "float8_e5m2": 0x80}
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+DIMENSIONS = 16
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Storage:
 
     dtype: str
     numel: int
-    buffer: Buffer | None = None
+    buffer: Readable | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class StoredTensor:
         return self.numel * np.dtype(NUMPY_TYPES[self.dtype]).itemsize
 
     def array(self) -> Array:
-        """The numbers, shape as declared, where possible a read-only view of the file; bfloat16, float8 as their bits.
+        """The numbers as the file has them now, shape as declared, read-only; bfloat16 and float8 as their bits.
 
         Raises:
             InputError: the file holds fewer bytes than the tensor needs.
@@ -88,11 +89,15 @@ class StoredTensor:
         kind = np.dtype(NUMPY_TYPES[self.dtype])
         buffer = self.storage.buffer
         have = 0 if buffer is None else len(buffer) // kind.itemsize
-        if self.numel and self.offset + reach(self.shape, self.strides) > have:
+        span = reach(self.shape, self.strides)
+        if self.numel and self.offset + span > have:
             raise InputError(f"a tensor of shape {self.shape} needs more numbers than the {have} its storage holds")
         if not self.numel or buffer is None:
             return np.zeros(self.shape, kind)
-        flat = np.frombuffer(buffer, kind, count=have)[self.offset :]
+        if isinstance(buffer, FileBytes):
+            flat = buffer.numbers(kind, self.offset, span)
+        else:
+            flat = np.frombuffer(buffer, kind, count=have)[self.offset :]
         steps = tuple(stride * kind.itemsize for stride in self.strides)
         array = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
         if self.conjugate:
@@ -135,11 +140,11 @@ def reach(shape: Sequence[int], strides: Sequence[int]) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides in elements."""
+def contiguous_strides(shape: Any) -> tuple[int, ...]:
+    """Row-major strides in elements. Raises InputError for what is no shape."""
     strides: list[int] = []
     step = 1
-    for size in reversed(shape):
+    for size in reversed(sizes(shape)):
         strides.append(step)
         step *= max(size, 1)
     return tuple(reversed(strides))
@@ -153,10 +158,10 @@ def view(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any) ->
             could then stand for any number of gigabytes.
     """
     if dtype not in NUMPY_TYPES:
-        raise InputError(f"tensors of type {dtype} are not read")
-    shape, strides = _sizes(shape), _sizes(strides)
-    (offset,) = _sizes((offset,))
-    if len(shape) != len(strides) or len(shape) > 16:
+        raise InputError(f"tensors of type {shown(dtype)} are not read")
+    shape, strides = sizes(shape), sizes(strides)
+    (offset,) = sizes((offset,))
+    if len(shape) != len(strides):
         raise InputError(f"a tensor declares shape {shape} with strides {strides}")
     if offset + reach(shape, strides) > storage.numel:
         raise InputError(
@@ -178,9 +183,16 @@ def from_array(array: Array) -> StoredTensor:
     return StoredTensor(storage, dtype, array.shape, contiguous_strides(array.shape))
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, list | tuple) or not all(type(v) is int and 0 <= v < 2**48 for v in values):
-        raise InputError(f"a tensor declares sizes that are none: {str(values)[:80]}")
+def sizes(values: Any) -> tuple[int, ...]:
+    """A shape, strides or offsets of a file's, checked. Raises InputError for what is none or beyond any array."""
+    if (
+        not isinstance(values, list | tuple)
+        or len(values) > DIMENSIONS
+        or not all(type(v) is int and 0 <= v < 2**48 for v in values)
+        # Beside a size of 0 the others cost nothing, and may still be more than an array can count.
+        or math.prod(v for v in values if v) >= 2**60
+    ):
+        raise InputError(f"a tensor declares sizes that are none: {shown(values)}")
     return tuple(values)
 
 

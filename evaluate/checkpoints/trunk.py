@@ -8,6 +8,7 @@ import numpy as np
 
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, expected, match_resnet, match_vit
+from evaluate.checkpoints.limits import listed, readable
 from evaluate.checkpoints.states import Encoder, constant
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
 from evaluate.checkpoints.whole import held_against
@@ -58,7 +59,8 @@ def shapes_of(tensors: dict[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
 def take_own(found: Analysis, own: BackboneMetadata) -> None:
     """The same for a file of our own, whose header names the backbone."""
     found.why = "the file holds one backbone"
-    found.tensors = {name: tensor for name, tensor in found.content.root.items() if not name.endswith(COUNTER)}
+    held = {readable(name): tensor for name, tensor in found.content.root.items()}
+    found.tensors = {name: tensor for name, tensor in held.items() if not name.endswith(COUNTER)}
     if own.backbone in TRUNKS:
         table, shapes = expected(own.backbone), {name: tensor.shape for name, tensor in found.tensors.items()}
         found.match = Match(
@@ -81,22 +83,23 @@ def _objections(match: Match) -> list[str]:
     if match.reason is not None:
         return [f"{match.reason} ({match.text})"]
     if match.missing:
-        said.append(f"{len(match.missing)} tensors of {match.backbone} are missing: {', '.join(match.missing)}")
+        said.append(f"{len(match.missing)} tensors of {match.backbone} are missing: {listed(match.missing)}")
     if match.misshapen:
         said.append(
-            f"{len(match.misshapen)} tensors do not have {match.backbone}'s shape: {'; '.join(match.misshapen)}"
+            f"{len(match.misshapen)} tensors do not have {match.backbone}'s shape: {listed(match.misshapen, '; ')}"
         )
     if match.unexpected:
         said.append(
             f"{len(match.unexpected)} tensors of the trunk have no place in {match.backbone}, the closest backbone "
-            f"({match.text}): {', '.join(match.unexpected)}"
+            f"({match.text}): {listed(match.unexpected)}"
         )
     return said
 
 
 def _named_by_timm(found: Analysis) -> str | None:
     name = found.content.beside.get("config.json", {}).get("architecture")
-    return name if found.format.name == "timm" and isinstance(name, str) else None
+    known = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name)
+    return name if found.format.name == "timm" and known else None
 
 
 def _unfolded(found: Analysis, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -115,7 +118,7 @@ def _unfolded(found: Analysis, tensors: dict[str, StoredTensor]) -> dict[str, St
 def check_numbers(found: Analysis) -> None:
     """Object to numbers that are none, and warn of statistics that no image has made."""
     declared = sum(tensor.nbytes for tensor in found.tensors.values())
-    if found.format.name != "msra" and declared > found.content.size_bytes:
+    if found.format.name != "msra" and declared > found.content.unpacked_bytes:
         found.objections.append(f"its tensors declare {declared} bytes, more than the file is long: they share memory")
         return
     untrained = statistics = 0
@@ -132,6 +135,9 @@ def check_numbers(found: Analysis) -> None:
                 found.objections.append(f"tensor {name} holds a negative variance")
             mean = found.tensors.get(name.replace("running_var", "running_mean"))
             untrained += bool((values == 1).all() and mean is not None and not mean.array().any())
+    for name, counter in found.counters().items():
+        if counter.numel != 1:
+            found.objections.append(f"the counter {name} is of shape {counter.shape}, not one number")
     if untrained:
         found.warnings.append(
             f"{untrained} of {statistics} batch norms have never seen an image: mean 0 and variance 1 everywhere"

@@ -14,8 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluate.checkpoints.inert import Global, Record
+from evaluate.checkpoints.limits import INTEGER_BYTES, NAME_CHARACTERS
 from evaluate.checkpoints.pickle_stack import MARK, Stack, hashable
 from pretrain.runtime.errors import InputError
+
+# A name's line is read whole before it is judged.
+NAME_LINE = 4 * NAME_CHARACTERS
 
 
 class Machine(Stack):
@@ -30,7 +34,7 @@ class Machine(Stack):
         """
         try:
             while True:
-                opcode = self._byte()
+                opcode = self._opcode()
                 if opcode == _STOP:
                     return self._pop()
                 _OPCODES[opcode](self)
@@ -48,7 +52,7 @@ class Machine(Stack):
         self._pop_mark()
 
     def _op_int(self) -> None:
-        line = self._line()
+        line = self._digits()
         self._push(line == b"01" if line in (b"00", b"01") else int(line), 32)
 
     def _op_long1(self) -> None:
@@ -58,6 +62,8 @@ class Machine(Stack):
         self._long(self._number("<i"))
 
     def _long(self, count: int) -> None:
+        if count > INTEGER_BYTES:
+            raise InputError(f"the pickle holds a number of {count} bytes, which no checkpoint needs")
         self._push(int.from_bytes(self._take(count), "little", signed=True), 32 + count)
 
     def _op_string(self) -> None:
@@ -120,13 +126,13 @@ class Machine(Stack):
             self._set(self.stack[-1], key, value)
 
     def _op_put(self) -> None:
-        self._keep(int(self._line()))
+        self._keep(int(self._digits()))
 
     def _op_get(self) -> None:
-        self._push(self.memo[int(self._line())])
+        self._push(self.memo[int(self._digits())])
 
     def _op_global(self) -> None:
-        module, name = self._line(), self._line()
+        module, name = self._line(NAME_LINE), self._line(NAME_LINE)
         self._global(module.decode(), name.decode())
 
     def _op_stack_global(self) -> None:
@@ -136,8 +142,9 @@ class Machine(Stack):
         self._global(module, name)
 
     def _op_inst(self) -> None:
-        module, name = self._line().decode(), self._line().decode()
-        self._reduce(Global(module, name), tuple(self._pop_mark()))
+        self._op_global()
+        what = self._pop()
+        self._reduce(what, tuple(self._pop_mark()))
 
     def _op_obj(self) -> None:
         what, *args = self._pop_mark()
@@ -164,7 +171,7 @@ class Machine(Stack):
             target.state = state
 
     def _op_persid(self) -> None:
-        self._persistent(self._line().decode())
+        self._persistent(self._line(NAME_LINE).decode())
 
     def _op_binpersid(self) -> None:
         self._persistent(self._pop())
@@ -174,7 +181,9 @@ class Machine(Stack):
         self._push(made, 300)
 
     def _op_refused(self) -> None:
-        raise InputError(f"the pickle uses opcode {self.data[self.at - 1]:#04x}, which no checkpoint needs")
+        raise InputError(
+            f"the pickle uses opcode {self._chunk[self.at - 1 - self._chunk_at]:#04x}, which no checkpoint needs"
+        )
 
 
 _STOP = ord(".")
@@ -195,10 +204,10 @@ _TABLE: dict[str, Callable[[Machine], None]] = {
     "J": lambda m: m._push(m._number("<i"), 32),
     "K": lambda m: m._push(m._byte()),
     "M": lambda m: m._push(m._number("<H"), 32),
-    "L": lambda m: m._push(int(m._line().rstrip(b"L")), 64),
+    "L": lambda m: m._push(int(m._digits().rstrip(b"L")), 64),
     "\x8a": Machine._op_long1,
     "\x8b": Machine._op_long4,
-    "F": lambda m: m._push(float(m._line()), 24),
+    "F": lambda m: m._push(float(m._digits()), 24),
     "G": lambda m: m._push(m._number(">d"), 24),
     # text and bytes: STRING BINSTRING SHORT_BINSTRING UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8
     # SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8
@@ -206,9 +215,9 @@ _TABLE: dict[str, Callable[[Machine], None]] = {
     "T": lambda m: m._latin(m._number("<i")),
     "U": lambda m: m._latin(m._byte()),
     "V": Machine._op_unicode,
-    "\x8c": lambda m: m._text(m._take(m._byte())),
-    "X": lambda m: m._text(m._take(m._number("<I"))),
-    "\x8d": lambda m: m._text(m._take(m._number("<Q"))),
+    "\x8c": lambda m: m._text(m._byte()),
+    "X": lambda m: m._text(m._number("<I")),
+    "\x8d": lambda m: m._text(m._number("<Q")),
     "C": lambda m: m._bytes(m._byte()),
     "B": lambda m: m._bytes(m._number("<I")),
     "\x8e": lambda m: m._bytes(m._number("<Q")),

@@ -184,7 +184,9 @@ def through_tasks(make_job: Callable[..., Job]) -> Callable[..., dict[str, float
     `side`: of the pictures, in pixels; what the backbone needs.
     """
 
-    def run_all(path: Path, *, side: int = 8, tasks: Iterable[str] = SHORT, **options: object) -> dict[str, float]:
+    def run_all(
+        path: Path | str, *, side: int = 8, tasks: Iterable[str] = SHORT, **options: object
+    ) -> dict[str, float]:
         sets = {split: coloured_set(split, 10, side=side) for split in ("train", "test")}
         measured = {}
         for name in tasks:
@@ -197,7 +199,7 @@ def through_tasks(make_job: Callable[..., Job]) -> Callable[..., dict[str, float
                 changes,
                 catalog=FakeCatalog(**sets),
                 backbone=load_backbone(path, **options),
-                out=f"{path.name}-{name}",
+                out=f"{Path(path).name}-{name}",
             )
             measured[name] = task.run(name, job)[0].value
         return measured

@@ -30,7 +30,10 @@ def _zero_counters(f: Facts) -> bool:
     counters = [t for name, t in encoder.tensors().items() if name.endswith("num_batches_tracked")]
     mean = encoder.tensors().get("bn1.running_mean")
     return (
-        bool(counters) and not any(c.array().any() for c in counters) and mean is not None and bool(mean.array().any())
+        bool(counters)
+        and not any(c.numel != 1 or c.array().any() for c in counters)
+        and mean is not None
+        and bool(mean.array().any())
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,15 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from rich.console import Console
 from torch import Tensor, nn
 
 from evaluate.checkpoints.inspect import Inspection, inspect_file
+from evaluate.checkpoints.limits import MESSAGE_CHARACTERS
 from evaluate.checkpoints.load import load_backbone
 from evaluate.checkpoints.normalizations import PRESETS
+from evaluate.checkpoints.show import show
+from pretrain.runtime.errors import InputError
 
 
 def draw(model: nn.Module, seed: int) -> nn.Module:
@@ -172,3 +178,37 @@ def prove(tmp_path: Path) -> Callable[..., Proof]:
         return Proof(seen, ours)
 
     return check
+
+
+@pytest.fixture(scope="session", name="verdict")
+def _verdict() -> Callable[[Path], str]:
+    return verdict
+
+
+def verdict(path: Path) -> str:
+    """Inspect the file and load it; "" if it loads, else why not. Asserts that both decide alike and say it well."""
+    said = ""
+    try:
+        seen = inspect_file(path)
+    except InputError as error:
+        said = str(error)
+    else:
+        json.dumps(seen.model_dump(mode="json"), ensure_ascii=False).encode()
+        stream = io.StringIO()
+        Console(file=stream, width=200).print(show(seen))
+        assert all(c.isprintable() or c == "\n" for c in stream.getvalue())
+        assert len(stream.getvalue()) < 100_000
+        said = "" if seen.loads else seen.objections[0]
+    assert said.isprintable()
+    assert len(said) <= MESSAGE_CHARACTERS
+    assert refusal(path) in (said, said and f"{path}: {said}"), "inspect and loading decide differently"
+    return said
+
+
+def refusal(path: Path) -> str:
+    """Why loading refuses the file; "" if it loads."""
+    try:
+        load_backbone(path, tell=False)
+    except InputError as error:
+        return str(error)
+    return ""
