@@ -12,7 +12,7 @@ from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops
 from evaluate.segmentation.training import Training
 from evaluate.task import Job
-from pretrain.data.readers.masks import MaskStatistics, check_masks
+from pretrain.data.readers.masks import MaskStatistics, check_masks, demand_every_class
 from pretrain.runtime.distributed import process_group
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import replacing
@@ -41,6 +41,7 @@ def run(job: Job) -> list[Metric]:
         raise InputError(f"data set '{job.data}': train and test do not have the same classes")
     with process_group(job.device, job.out) as ranks, stop_request() as stop:
         found = check_masks(train, job.cache)
+        demand_every_class(train, found)
         of_test = check_masks(test, job.cache)
         geometry = Geometry.of(protocol, found.median_short_side)
         _say(protocol, geometry, found, of_test)

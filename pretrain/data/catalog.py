@@ -79,7 +79,7 @@ _READERS = {
     },
     "masks": {
         "masks": "pretrain.data.readers.masks:open_split",
-        "voc": "pretrain.data.readers.masks:open_voc",
+        "voc": "pretrain.data.readers.voc_masks:open_split",
         "shapes-scenes": "pretrain.data.generated.scenes:open_masks",
     },
 }

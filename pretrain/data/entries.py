@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from pretrain.data.torchvision_facts import facts
-from pretrain.runtime.settings import Settings
+from pretrain.runtime.settings import Later, Settings
 
 SPLITS = ("train", "val", "test")
 
@@ -23,6 +23,9 @@ def _as_tuple(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 # How many classes there are (checked against what is found), or their names in the order of the labels.
 Classes = Annotated[int, Field(ge=1)] | tuple[str, ...] | None
+# A value in a mask file: a number, or a colour as [R, G, B] or "#rrggbb"; and what the values of a set stand for.
+MaskValue = int | tuple[int, int, int] | str
+MaskMeaning = tuple[MaskValue, ...] | dict[int | str, int | str | None] | str
 
 
 class SplitEntry(Settings):
@@ -173,11 +176,22 @@ class MasksSplit(Settings):
 
 
 class MasksEntry(SplitEntry):
-    """Class masks, single-channel PNG: the values, without `ignore`, stand for `classes` in rising order.
+    """Class masks: images of class numbers, or of colours where `values` says so.
 
-    So 0 is `classes[0]`, unless `ignore` is 0 (ADE20K). `image_suffix` and `mask_suffix` are what follows the common
-    part of the names (Cityscapes: `_leftImg8bit.png` and `_gtFine_labelTrainIds.png`); any image type without the
-    first. `palette` colours the classes in pictures, as `[[R, G, B], ...]`; VOC's colours without one.
+    Attributes:
+        format: which of the formats.
+        train, val, test: where the split lies.
+        classes: their names, in the order of the labels.
+        ignore: the value (with colours: the colour) of pixels that do not count.
+        values: without it the numbers, without `ignore`, stand for `classes` in rising order: 0 is `classes[0]`, unless
+            `ignore` is 0 (ADE20K). With it, what stands for each class in turn, numbers (`[0, 255]`) or colours
+            (`["#000000", "#804080"]`, `[[0, 0, 0], [128, 64, 128]]`); or a map from each to a class, by name or place,
+            null for what does not count (`{0: road, 7: road, 3: null}`); or a text file with lines such as
+            `road,128,64,128` or `road 7`. What is not listed and is not `ignore` is refused.
+        image_suffix: what follows the common part of an image's name (Cityscapes: `_leftImg8bit.png`); any image
+            without it.
+        mask_suffix: the same of a mask's name (Cityscapes: `_gtFine_labelTrainIds.png`).
+        palette: the classes' colours in pictures, as `[[R, G, B], ...]`; VOC's without it.
     """
 
     format: Literal["masks"]
@@ -185,7 +199,8 @@ class MasksEntry(SplitEntry):
     val: MasksSplit | None = None
     test: MasksSplit | None = None
     classes: tuple[str, ...]
-    ignore: Annotated[int, Field(ge=0, le=255)] = 255
+    ignore: Annotated[int, Field(ge=0, lt=1 << 16)] | str = 255
+    values: Annotated[MaskMeaning | None, Later(before=None)] = None
     image_suffix: str = ""
     mask_suffix: str = ".png"
     palette: tuple[tuple[int, int, int], ...] | None = None

@@ -23,12 +23,14 @@ from pretrain.data.names import SUFFIXES
 from pretrain.data.places import Places
 from pretrain.runtime.files import canonical_hash
 
-_VOC_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass")
+_VOC_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug")
 
 
 def entry_identity(places: Places, name: str, entry: Entry) -> str:
     """`Catalog.identity`."""
     said = entry.identity_of(entry.model_dump(mode="json", exclude={"root", "download"}))
+    if isinstance(entry, MasksEntry) and isinstance(entry.values, str):
+        said["values"] = file_identity(places.resolve(entry.values))
     for split in entry.splits():
         said[split] = _split(places, name, entry, split)
     return canonical_hash(said)

@@ -23,8 +23,9 @@ from pretrain.data.generated.sets import image_rng
 from pretrain.data.generated.shapes import CLASSES
 from pretrain.data.objects import ObjectSet
 from pretrain.data.places import Places
-from pretrain.data.readers.masks import MaskSet, read_voc_masks, voc_palette
+from pretrain.data.readers.masks import MaskSet, voc_palette
 from pretrain.data.readers.voc import read_voc
+from pretrain.data.readers.voc_masks import read_voc_masks
 from pretrain.runtime.cache import cache_root
 from pretrain.runtime.files import canonical_hash
 from pretrain.runtime.progress import progress

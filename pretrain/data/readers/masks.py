@@ -6,27 +6,31 @@ Shapes: H W size, K classes. Labels here are 0..K-1 with `IGNORE` for pixels tha
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from pretrain.data.content import contents
 from pretrain.data.decode import read_image
-from pretrain.data.entries import MasksEntry, VocEntry
+from pretrain.data.entries import MasksEntry
+from pretrain.data.images import SUFFIXES
 from pretrain.data.places import Places
+from pretrain.data.readers.mask_values import IGNORE, MaskValues, mask_values
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import canonical_hash, write_json
 from pretrain.runtime.progress import progress
 
-IGNORE = 255
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# Single-channel modes of Pillow in which a pixel is an index (P is an index into the file's colour table).
-_INDEX_MODES = ("L", "P", "1", "I", "I;16")
+__all__ = ["IGNORE", "MaskSet", "MaskStatistics", "check_masks", "demand_every_class", "mask_set", "open_split"]
+
+log = logging.getLogger("fastmoco")
+
+_ANY_MASK = ".png"  # the entry's default: any other image suffix is taken where there is no such file
+_VERSION = 2  # of what a check looks at; 2 decodes the images too
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class MaskSet:
     Attributes:
         name, split: of the catalog.
         classes: names of the K classes, in the order of their labels.
-        ignore: the value that stands for "does not count" in the files.
+        values: what stands for which class in the files.
         palette: K colours, uint8 RGB, for pictures.
         pairs: (image, mask) files, sorted by name.
     """
@@ -44,7 +48,7 @@ class MaskSet:
     name: str
     split: str
     classes: tuple[str, ...]
-    ignore: int
+    values: MaskValues
     palette: tuple[tuple[int, int, int], ...]
     pairs: tuple[tuple[Path, Path], ...]
 
@@ -58,61 +62,17 @@ class MaskSet:
         root = os.path.commonpath([path.parent for path in files])
         names = [os.fsencode(path.relative_to(root)) for path in files]
         found = contents(Path(root), np.array(names))
-        return canonical_hash([list(self.classes), self.ignore, found.hash([os.fsencode(path.name) for path in files])])
+        meant = sorted(self.values.labels.items())
+        told = meant if self.values.given else next(value for value, label in meant if label == IGNORE)
+        return canonical_hash([list(self.classes), told, found.hash([os.fsencode(path.name) for path in files])])
 
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB as stored; EXIF orientation is left alone, as masks have none. InputError if damaged."""
         return read_image(self.pairs[index][0])
 
     def mask(self, index: int) -> np.ndarray:
-        """(H, W) uint8: labels 0..K-1, `IGNORE` elsewhere.
-
-        The files' values, without `ignore`, are the classes in rising order: with `ignore: 11` and 11 classes 0..10
-        stand for themselves, with `ignore: 0` and 150 classes (ADE20K) 1..150 become 0..149.
-
-        Raises:
-            InputError: a file that cannot be read, is not single-channel, or holds a value beyond the class list.
-        """
-        path = self.pairs[index][1]
-        try:
-            with Image.open(path) as image:
-                if image.mode not in _INDEX_MODES:
-                    raise InputError(
-                        f"mask {path} has mode {image.mode}, expected one channel of class indices (mode L or P)"
-                    )
-                values = np.asarray(image).astype(np.int64)
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"mask {path} cannot be read: {error}") from None
-        table = self._table()
-        if values.size and not 0 <= values.min() <= values.max() < len(table):
-            wrong = int(values.max() if values.max() >= len(table) else values.min())
-            raise self._beyond(path, wrong)
-        labels = table[values]
-        if (labels < 0).any():
-            raise self._beyond(path, int(values[labels < 0][0]))
-        return labels.astype(np.uint8)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """(H, W) of the image, from its header. InputError if it cannot be read."""
-        path = self.pairs[index][0]
-        try:
-            with Image.open(path) as image:
-                return image.height, image.width
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"image {path} cannot be read: {error}") from None
-
-    def _table(self) -> np.ndarray:
-        table = np.full(max(IGNORE, self.ignore, len(self.classes)) + 1, -1, dtype=np.int64)
-        values = [value for value in range(len(self.classes) + 1) if value != self.ignore][: len(self.classes)]
-        table[values] = np.arange(len(self.classes))
-        table[self.ignore] = IGNORE
-        return table
-
-    def _beyond(self, path: Path, value: int) -> InputError:
-        return InputError(
-            f"mask {path} holds label {value}, which is beyond the {len(self.classes)} classes of '{self.name}' "
-            f"and is not its ignore value {self.ignore}"
-        )
+        """(H, W) uint8: labels 0..K-1, `IGNORE` elsewhere. Raises InputError as `MaskValues.read` does."""
+        return self.values.read(self.pairs[index][1])
 
 
 @dataclass(frozen=True)
@@ -147,68 +107,57 @@ def open_split(places: Places, name: str, entry: MasksEntry, split: str) -> Mask
     for directory in (image_dir, mask_dir):
         if not directory.is_dir():
             raise InputError(f"data set '{name}', split '{split}': no folder at {directory}")
-    pairs = []
-    for image in sorted(path for path in image_dir.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES):
-        key = str(image.relative_to(image_dir).with_suffix(""))
-        if entry.image_suffix:
-            if not image.name.endswith(entry.image_suffix):
-                continue
-            key = str(image.relative_to(image_dir)).removesuffix(entry.image_suffix)
-        pairs.append((image, mask_dir / f"{key}{entry.mask_suffix}"))
+    pairs, left_out = [], Counter[str]()
+    for image in sorted(path for path in image_dir.rglob("*") if path.is_file()):
+        relative = image.relative_to(image_dir)
+        if any(part.startswith(".") for part in relative.parts):
+            continue
+        if entry.image_suffix and not image.name.endswith(entry.image_suffix):
+            continue
+        if not entry.image_suffix and image.suffix.lower() not in SUFFIXES:
+            left_out[image.suffix] += 1
+            continue
+        key = str(relative).removesuffix(entry.image_suffix or image.suffix)
+        pairs.append((image, _mask_of(mask_dir, key, entry.mask_suffix)))
+    if left_out:
+        log.warning(
+            "data set '%s', split '%s': %d files in %s are left out, their suffix is none of an image: %s",
+            *(name, split, sum(left_out.values()), image_dir),
+            ", ".join(f"{count} '{suffix}'" for suffix, count in sorted(left_out.items())),
+        )
     palette = entry.palette or voc_palette(len(entry.classes))
-    return _mask_set(name, split, entry.classes, entry.ignore, palette, pairs, f"no image in {image_dir}")
+    values = mask_values(places, name, entry)
+    return mask_set(name, split, entry.classes, values, palette, pairs, f"no image in {image_dir}")
 
 
-def open_voc(places: Places, name: str, entry: VocEntry, split: str) -> MaskSet:
-    """One split of a `voc` entry, with the masks in `SegmentationClass`. Raises InputError as `read_voc_masks` does."""
-    root, lists = places.resolve(entry.root), getattr(entry, split)
-    return read_voc_masks(root, lists, entry.class_names(), name=name, split=split)
-
-
-def read_voc_masks(root: Path, lists: Sequence[str], objects: Sequence[str], *, name: str, split: str) -> MaskSet:
-    """The images of `lists` ("VOC2007/trainval", ...); the classes are the background and then `objects`.
-
-    Raises:
-        InputError: a missing list, or an image whose mask is missing, which is named.
-    """
-    pairs = []
-    for given in lists:
-        year, _, part = given.rpartition("/")
-        home = root / year
-        listing = home / "ImageSets" / "Segmentation" / f"{part}.txt"
-        if not listing.is_file():
-            raise InputError(f"data set '{name}', split '{split}': no list at {listing}, which segmentation needs")
-        # SBD's extra masks of VOC12aug lie beside VOC's own, in a folder that holds the whole of both.
-        extra = home / "SegmentationClassAug"
-        masks = extra if extra.is_dir() else home / "SegmentationClass"
-        for line in listing.read_text(encoding="utf-8").split("\n"):
-            if line.strip():
-                stem = line.split()[0]
-                pairs.append((home / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png"))
-    classes = ("background", *objects)
-    return _mask_set(
-        name, split, classes, IGNORE, voc_palette(len(classes)), pairs, f"nothing in the lists under {root}"
-    )
+def _mask_of(folder: Path, key: str, suffix: str) -> Path:
+    plain = folder / f"{key}{suffix}"
+    if suffix != _ANY_MASK or plain.is_file():
+        return plain
+    others = [folder / f"{key}{ending}" for ending in SUFFIXES if (folder / f"{key}{ending}").is_file()]
+    if len(others) > 1:
+        raise InputError(f"two masks of one name: {others[0]} and {others[1]}; mask_suffix can say which is meant")
+    return others[0] if others else plain
 
 
 def check_masks(masks: MaskSet, cache: Path) -> MaskStatistics:
-    """Open every mask of a split once, with threads, and keep what was found, so that the next run need not.
+    """Decode every image and mask of a split once, with threads, and keep what was found for the next run.
 
     Args:
         masks: the split.
         cache: directory for the findings; they hold for as long as no file changes.
 
     Raises:
-        InputError: the first file, by name, that is wrong: a mask of another size than its image, a value beyond the
-            class list, a mask with several channels, a file that cannot be read.
+        InputError: the first file, by name, that is wrong: a mask of another size than its image, a value that
+            stands for nothing, a mask of the wrong kind, an image or mask that does not decode.
     """
-    place = Path(cache) / "masks" / f"{masks.identity}.json"
+    place = Path(cache) / "masks" / f"{masks.identity}-{_VERSION}.json"
     if place.is_file():
         found = json.loads(place.read_text(encoding="utf-8"))
         return MaskStatistics(tuple(found["pixels"]), found["ignored"], found["median_short_side"])
 
     def look(index: int) -> tuple[np.ndarray, int]:
-        labels, size = masks.mask(index), masks.size(index)
+        labels, size = masks.mask(index), masks.image(index).shape[:2]
         if labels.shape != size:
             image, mask = masks.pairs[index]
             raise InputError(
@@ -218,8 +167,8 @@ def check_masks(masks: MaskSet, cache: Path) -> MaskStatistics:
         return np.bincount(labels.ravel(), minlength=IGNORE + 1), min(size)
 
     counts, short_sides = np.zeros(IGNORE + 1, dtype=np.int64), []
-    what = f"checking masks of {masks.name} {masks.split}"
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress(what, len(masks), unit="masks") as bar:
+    what = f"checking images and masks of {masks.name} {masks.split}"
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress(what, len(masks), unit="images") as bar:
         for count, short_side in pool.map(look, range(len(masks))):
             counts += count
             short_sides.append(short_side)
@@ -234,6 +183,27 @@ def check_masks(masks: MaskSet, cache: Path) -> MaskStatistics:
     return statistics
 
 
+def demand_every_class(masks: MaskSet, found: MaskStatistics) -> None:
+    """Raises InputError: a class of which the split holds no pixel: nothing can be learned, or the values are wrong.
+
+    Masks of 0 and 255 with two classes are the usual case: 255 is `ignore` there, and class 1 never occurs.
+    """
+    absent = [label for label, count in enumerate(found.pixels) if count == 0]
+    if not absent:
+        return
+    present = [label for label, count in enumerate(found.pixels) if count]
+    there = [f"{masks.values.of_class(label)} ({masks.classes[label]})" for label in present]
+    if found.ignored:
+        there.append(f"{masks.values.of_class(IGNORE)} (not counted)")
+    others = f" (nor do {len(absent) - 1} other classes: {', '.join(masks.classes[i] for i in absent[1:6])})"
+    raise InputError(
+        f"data set '{masks.name}', split '{masks.split}': class '{masks.classes[absent[0]]}' never occurs, no mask "
+        f"holds {masks.values.of_class(absent[0])}{others if absent[1:] else ''}; the masks hold {', '.join(there[:8])}"
+        f"{' ...' if len(there) > 8 else ''}: say with `values` which value is which class, or take the class out of "
+        "`classes`"
+    )
+
+
 def voc_palette(classes: int) -> tuple[tuple[int, int, int], ...]:
     """The colours of the PASCAL VOC devkit: the bits of the class number, spread over R, G and B from the top."""
     colours = np.zeros((classes, 3), dtype=int)
@@ -244,24 +214,33 @@ def voc_palette(classes: int) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(red), int(green), int(blue)) for red, green, blue in colours)
 
 
-def _mask_set(
+def mask_set(
     name: str,
     split: str,
     classes: tuple[str, ...],
-    ignore: int,
+    values: MaskValues,
     palette: tuple[tuple[int, int, int], ...],
     pairs: list[tuple[Path, Path]],
     nothing: str,
 ) -> MaskSet:
+    """The set of these pairs. Raises InputError: none, a file that is not there, one that would count twice."""
     if not pairs:
         raise InputError(f"data set '{name}', split '{split}': {nothing}")
     if not 2 <= len(classes) < IGNORE:
         raise InputError(f"data set '{name}' has {len(classes)} classes; segmentation takes 2 to {IGNORE - 1}")
+    twice = [one for one, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise InputError(f"data set '{name}' names the class '{twice[0]}' twice")
     if len(palette) != len(classes):
         raise InputError(f"data set '{name}' has {len(classes)} classes but a palette of {len(palette)} colours")
+    image_of: dict[Path, Path] = {}
     for image, mask in pairs:
         if not image.is_file():
             raise InputError(f"data set '{name}', split '{split}': no image at {image}")
         if not mask.is_file():
             raise InputError(f"data set '{name}', split '{split}': image {image} has no mask at {mask}")
-    return MaskSet(name, split, tuple(classes), ignore, tuple(palette), tuple(pairs))
+        other = image_of.setdefault(mask, image)
+        if other is not image:
+            what = f"image {image} is listed twice" if other == image else f"images {other} and {image} share one mask"
+            raise InputError(f"data set '{name}', split '{split}': {what} and would count twice")
+    return MaskSet(name, split, tuple(classes), values, tuple(palette), tuple(pairs))

@@ -11,11 +11,10 @@ from xml.parsers import expat
 from pretrain.data.entries import VocEntry
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet, checked_box
 from pretrain.data.places import Places
+from pretrain.data.readers.voc_lists import image_file, stems
 from pretrain.runtime.errors import InputError, unknown
 
 log = logging.getLogger("fastmoco")
-
-_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG")
 
 
 def open_split(places: Places, name: str, entry: VocEntry, split: str) -> ObjectSet:
@@ -40,7 +39,7 @@ def read_voc(root: Path, lists: tuple[str, ...], classes: tuple[str, ...], *, na
         folder = root / year
         images += [
             _read_image(folder, stem, f"{year}/{stem}" if year else stem, classes, name, slips)
-            for stem in _stems(folder / "ImageSets" / "Main" / f"{list_name}.txt")
+            for stem in stems(folder / "ImageSets" / "Main" / f"{list_name}.txt", folder / "JPEGImages")
         ]
     if slips:
         log.warning("data set '%s': %d boxes without area are left out, the first at %s", name, len(slips), slips[0])
@@ -103,15 +102,6 @@ class _Annotation:
         return f"{self.path}:{element.line}"
 
 
-def _stems(path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputError(f"no list of images at {path}")
-    stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not stems:
-        raise InputError(f"{path}:1: the list names no image")
-    return stems
-
-
 def _read_image(
     folder: Path, stem: str, image_id: str, classes: tuple[str, ...], name: str, slips: list[str]
 ) -> ImageObjects:
@@ -148,12 +138,5 @@ def _read_image(
                 instance=value if has_instances else None,
             )
         )
-    path = _image_file(folder / "JPEGImages", stem)
+    path = image_file(folder / "JPEGImages", stem)
     return ImageObjects(image_id, path, width, height, tuple(objects), instances if has_instances else None)
-
-
-def _image_file(folder: Path, stem: str) -> Path:
-    for suffix in _SUFFIXES:
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    raise InputError(f"no image at {folder / stem}.jpg (nor with {', '.join(_SUFFIXES[1:])})")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pretrain.data.catalog import Catalog
-from pretrain.data.readers.masks import IGNORE, MaskSet, check_masks, voc_palette
+from pretrain.data.readers.masks import IGNORE, MaskSet, check_masks, demand_every_class, voc_palette
 from pretrain.runtime.errors import InputError
 
 
@@ -150,7 +150,7 @@ def test_suffixes_and_subfolders_pair_as_cityscapes_does(tmp_path: Path):
     assert masks.mask(1).tolist() == np.ones((4, 6), int).tolist()
 
 
-def test_voc_layout_reads_segmentation_lists_and_prefers_the_augmented_masks(tmp_path: Path):
+def test_voc_layout_reads_segmentation_lists(tmp_path: Path):
     home = tmp_path / "VOCdevkit" / "VOC2012"
     for name, label in (("a", 1), ("b", 20)):
         save(home / "JPEGImages" / f"{name}.jpg", np.zeros((4, 6, 3), np.uint8))
@@ -168,8 +168,168 @@ def test_voc_layout_reads_segmentation_lists_and_prefers_the_augmented_masks(tmp
     assert (train.mask(0).max(), test.mask(0).max()) == (1, 20)
     with pytest.raises(InputError, match=r"no list at .*Segmentation/trainaug\.txt, which segmentation needs"):
         catalog.masks("voc", "val")
-    save(home / "SegmentationClassAug" / "a.png", np.full((4, 6), 255, np.uint8))
-    assert catalog.masks("voc", "train").mask(0).max() == IGNORE
+
+
+def voc12aug(root: Path, extra: dict[str, int], lists: dict[str, list[str]]) -> Catalog:
+    """VOC's own masks of `a` (1) and `b` (20), SBD's of `extra`, images of all."""
+    home = root / "VOCdevkit" / "VOC2012"
+    for name, label in (("a", 1), ("b", 20)):
+        save(home / "SegmentationClass" / f"{name}.png", np.full((4, 6), label, np.uint8))
+    for name, label in extra.items():
+        save(home / "SegmentationClassAug" / f"{name}.png", np.full((4, 6), label, np.uint8))
+    for name in {"a", "b", *extra}:
+        save(home / "JPEGImages" / f"{name}.jpg", np.zeros((4, 6, 3), np.uint8))
+    (home / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for name, listed in lists.items():
+        (home / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("\n".join(listed) + "\n")
+    train = "[VOC2012/train, VOC2012/aug]" if "aug" in lists else "[VOC2012/trainaug]"
+    (root / "catalog.yaml").write_text(f"voc: {{format: voc, root: VOCdevkit, train: {train}, test: [VOC2012/val]}}\n")
+    return Catalog.load(root / "catalog.yaml")
+
+
+@pytest.mark.parametrize(
+    ("extra", "lists"),
+    [
+        # mmsegmentation's: SBD's masks for the list `aug` alone.
+        ({"c": 5}, {"train": ["a"], "aug": ["c"], "val": ["b"]}),
+        # DeepLab's: masks for all images, SBD's of those that have VOC's own too.
+        ({"a": 7, "b": 8, "c": 5}, {"trainaug": ["a", "c"], "val": ["b"]}),
+    ],
+)
+def test_voc12aug_has_official_masks_where_voc_has_them(
+    tmp_path: Path, extra: dict[str, int], lists: dict[str, list[str]]
+):
+    catalog = voc12aug(tmp_path, extra, lists)
+    train, test = catalog.masks("voc", "train"), catalog.masks("voc", "test")
+    assert [int(train.mask(index).max()) for index in range(2)] == [1, 5]
+    assert test.mask(0).max() == 20
+
+
+def test_images_to_measure_on_have_no_masks_of_sbd(tmp_path: Path):
+    catalog = voc12aug(tmp_path, {"c": 5}, {"trainaug": ["a"], "val": ["b", "c"]})
+    with pytest.raises(InputError, match=r"'c' of .*val\.txt has no mask of VOC's own"):
+        catalog.masks("voc", "test")
+    before = catalog.identity("voc")
+    save(tmp_path / "VOCdevkit/VOC2012/SegmentationClassAug/d.png", np.full((4, 6), 9, np.uint8))
+    assert catalog.identity("voc") != before
+
+
+@pytest.mark.parametrize(
+    ("stored", "entry", "expected"),
+    [
+        ([0, 255, 255, 0, 0, 0], "classes: [ground, thing], values: [0, 255]", [0, 1, 1, 0, 0, 0]),
+        ([0, 255, 7, 0, 0, 0], "classes: [ground, thing], values: [255, 0], ignore: 7", [1, 0, IGNORE, 1, 1, 1]),
+        # Sparse: some of 200 ids, two of which are one class.
+        (
+            [3, 17, 200, 18, 0, 255],
+            "classes: [road, car, sky], values: {3: road, 17: car, 18: car, 200: 2, 0: null}",
+            [0, 1, 2, 1, IGNORE, IGNORE],
+        ),
+    ],
+)
+def test_values_say_what_stands_for_which_class(
+    folders: Callable[..., Catalog], stored: list[int], entry: str, expected: list[int]
+):
+    plain = np.zeros((4, 6), np.uint8)
+    plain[:] = stored
+    masks = folders(plain, entry=entry).masks("two", "train")
+    assert masks.mask(0)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        'values: ["#000000", [128, 64, 128]], ignore: "#ffffff"',
+        'values: {"0 0 0": sky, "#804080": road, "255, 255, 255": null}',
+        "values: table.csv",
+    ],
+)
+def test_colours_are_looked_up(folders: Callable[..., Catalog], tmp_path: Path, mode: str, said: str):
+    (tmp_path / "table.csv").write_text("name,r,g,b\nsky,0,0,0\nroad,128,64,128\nVoid,255,255,255\n")
+    plain = np.zeros((4, 6, 3), np.uint8)
+    plain[0, 1], plain[0, 2] = (128, 64, 128), (255, 255, 255)
+    catalog = folders(plain, entry=f"classes: [sky, road], {said}")
+    if mode == "P":
+        Image.fromarray(plain).quantize(3).save(tmp_path / "masks" / "1.png")
+    masks = catalog.masks("two", "train")
+    assert masks.mask(0)[0].tolist() == [0, 1, IGNORE, 0, 0, 0]
+    plain[0, 3] = (1, 2, 3)
+    Image.fromarray(plain).save(tmp_path / "masks" / "1.png")
+    with pytest.raises(InputError, match=r"1\.png holds #010203, which `values` of 'two' does not explain \(1 pixel\)"):
+        masks.mask(0)
+
+
+def test_values_beyond_a_byte(folders: Callable[..., Catalog], tmp_path: Path):
+    masks = folders(entry="classes: [a, b, c], values: [1000, 2, 300]").masks("two", "train")
+    deep = np.full((4, 6), 1000, np.uint16)
+    deep[0, 0] = 300
+    Image.fromarray(deep).save(tmp_path / "masks" / "1.png")
+    assert masks.mask(0)[0, :2].tolist() == [2, 0]
+    assert masks.mask(1).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("values: [0]", "2 classes but 1 `values`"),
+        ("values: {0: a}", "no value for class 'b'"),
+        ("values: {0: a, 1: c}", "unknown class in `values`"),
+        ("values: [0, [1, 2, 3]]", "mixes numbers and colours"),
+        ("values: [5, 5]", "holds 5 twice"),
+        ("values: [0, 70000]", "70000 is no value of a mask"),
+        ("values: nowhere.txt", "nowhere.txt cannot be read"),
+    ],
+)
+def test_values_that_say_nothing_are_refused(folders: Callable[..., Catalog], said: str, told: str):
+    with pytest.raises(InputError, match=told):
+        folders(entry=f"classes: [a, b], {said}").masks("two", "train")
+
+
+def test_a_table_changes_what_the_set_is(folders: Callable[..., Catalog], tmp_path: Path):
+    table = tmp_path / "table.txt"
+    identities = []
+    for text in ("0 a\n2 b\n", "2 a\n0 b\n"):
+        table.write_text(text)
+        catalog = folders(entry="classes: [a, b], values: table.txt")
+        identities += [catalog.identity("two"), catalog.masks("two", "train").identity]
+    assert len(set(identities)) == 4
+
+
+def test_a_class_that_never_occurs_is_refused(folders: Callable[..., Catalog], tmp_path: Path):
+    """Masks of 0 and 255 with two classes: 255 was ignored, and mIoU was 100 %."""
+    stored = np.zeros((4, 6), np.uint8)
+    stored[1] = 255
+    catalog = folders(stored, entry="classes: [ground, thing]", second=False)
+    save(tmp_path / "masks" / "2.png", stored)
+    masks = catalog.masks("two", "train")
+    with pytest.raises(
+        InputError, match=r"class 'thing' never occurs, no mask holds 1; the masks hold 0 \(ground\), 255"
+    ):
+        demand_every_class(masks, check_masks(masks, tmp_path / "cache"))
+
+
+def test_images_that_would_count_twice_are_named(folders: Callable[..., Catalog], tmp_path: Path):
+    catalog = folders()
+    save(tmp_path / "images" / "1.png", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(InputError, match=r"1\.jpg and .*1\.png share one mask and would count twice"):
+        catalog.masks("two", "train")
+    voc = voc12aug(tmp_path / "voc", {}, {"trainaug": ["a", "b", "a"], "val": ["b"]})
+    with pytest.raises(InputError, match=r"trainaug\.txt:3: 'a' stands in line 1 already"):
+        voc.masks("voc", "train")
+
+
+def test_other_suffixes_work_and_what_is_no_image_is_counted(
+    folders: Callable[..., Catalog], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    catalog = folders()
+    save(tmp_path / "images" / "a b.tif", np.zeros((4, 6, 3), np.uint8))
+    save(tmp_path / "masks" / "a b.tif", np.full((4, 6), 1, np.uint8))
+    (tmp_path / "images" / "notes.txt").write_text("")
+    masks = catalog.masks("two", "train")
+    assert (len(masks), masks.mask(2).max(), masks.image(2).shape) == (3, 1, (4, 6, 3))
+    assert "1 files in" in caplog.text
+    assert "1 '.txt'" in caplog.text
 
 
 def test_palette_is_the_devkits():
