@@ -55,8 +55,8 @@ def detectron2_config(
     solver.MOMENTUM = protocol.momentum
     solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM = protocol.weight_decay, protocol.weight_decay_norm
     cfg.TEST.DETECTIONS_PER_IMAGE = protocol.detections_per_image
-    cfg.TEST.PRECISE_BN.ENABLED = protocol.precise_bn_iters > 0
-    cfg.TEST.PRECISE_BN.NUM_ITER = max(1, protocol.precise_bn_iters)
+    cfg.TEST.PRECISE_BN.ENABLED = protocol.statistics_batches() > 0
+    cfg.TEST.PRECISE_BN.NUM_ITER = max(1, protocol.statistics_batches())
     cfg.MODEL.DEVICE = device
     cfg.MODEL.WEIGHTS = ""
     cfg.freeze()

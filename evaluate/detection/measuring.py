@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -18,9 +17,11 @@ from torch import nn
 
 from evaluate.detection.precision import Found, Truth, average_precisions
 from evaluate.detection.samples import TestImages, segmentation
-from evaluate.protocols.detector import Interpolation
+from evaluate.protocols.detector import DetectionProtocol, Interpolation
+from pretrain.data.looked_at import read_instances
 from pretrain.data.objects import ObjectSet
 from pretrain.runtime.distributed import Ranks
+from pretrain.runtime.errors import unknown
 from pretrain.runtime.progress import progress
 from results.row import Metric
 
@@ -61,24 +62,41 @@ def detect(detector: nn.Module, images: TestImages, ranks: Ranks) -> list[Detect
     return [found[index] for index in range(len(images))]
 
 
-def metrics(objects: ObjectSet, found: list[Detections], interpolation: Interpolation, *, masks: bool) -> list[Metric]:
-    """Rows in percent: AP, AP50, AP75, AP/CLASS by the protocol's interpolation, APs, APm, APl by COCO's; masks alike.
+def metrics(
+    objects: ObjectSet, found: list[Detections], interpolation: Interpolation, *, masks: bool, main: str = "AP"
+) -> list[Metric]:
+    """Rows in percent, `main` first: AP, AP50, AP75, AP/CLASS by the protocol's interpolation; APs, APm, APl by COCO's.
 
     AP is the mean over IoU 0.50 to 0.95. Where the protocol's interpolation is VOC's, COCO's stands beside it as
-    AP_coco, AP50_coco and AP75_coco. A class or size without objects has no row.
+    AP_coco, AP50_coco and AP75_coco. With masks the same of them as mask_AP, mask_AP50 ... A class or size without
+    objects has no row.
+
+    Raises:
+        InputError: `main` is none of the rows, with those that are.
     """
-    rows = {**_coco(objects, found, "bbox", "_coco" if interpolation != "coco" else "")}
+    rows = _coco(objects, found, "bbox", "_coco" if interpolation != "coco" else "")
     if interpolation != "coco":
-        rows |= _voc(objects, found, interpolation)
+        rows = {**_voc(objects, found, interpolation), **rows}
     if masks:
         rows |= {f"mask_{name}": value for name, value in _coco(objects, found, "segm", "").items()}
+    if main not in rows:
+        raise unknown("main metric", main, rows)
     said = {"interpolation": _SAID[interpolation]}
     by_coco = {"interpolation": _SAID["coco"]}
 
     def detail(name: str) -> dict[str, str]:
         return by_coco if name in _SIZES or name.endswith("_coco") or name.startswith("mask_") else said
 
-    return [Metric(name=name, value=value, n=len(objects), detail=detail(name)) for name, value in rows.items()]
+    found_rows = [Metric(name=name, value=value, n=len(objects), detail=detail(name)) for name, value in rows.items()]
+    return sorted(found_rows, key=lambda row: row.name != main)
+
+
+def main_metrics(protocol: DetectionProtocol) -> tuple[str, ...]:
+    """The names that a protocol's `main` may have, but for those of classes and of sizes that a set may lack."""
+    boxes = ["AP", "AP50", "AP75"]
+    if protocol.interpolation != "coco":
+        boxes += [f"{name}_coco" for name in boxes]
+    return (*boxes, *(["mask_AP", "mask_AP50", "mask_AP75"] if protocol.masks else []))
 
 
 def _coco(objects: ObjectSet, found: list[Detections], kind: Literal["bbox", "segm"], suffix: str) -> dict[str, float]:
@@ -152,7 +170,7 @@ class _Evaluation(COCOeval):
 def _truth(objects: ObjectSet, kind: str) -> COCO:
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(objects.images):
-        instances = np.array(Image.open(image.instances)) if kind == "segm" and image.instances else None
+        instances = read_instances(image) if kind == "segm" and image.instances else None
         for thing in image.objects:
             x0, y0, x1, y1 = thing.box
             item = {

@@ -21,6 +21,7 @@ from pycocotools import mask as run_lengths
 from torch.utils.data import DataLoader, Dataset
 
 from evaluate.protocols.detector import DetectionProtocol
+from pretrain.data.looked_at import read_instances
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet
 from pretrain.runtime.errors import InputError
 
@@ -34,10 +35,10 @@ def trainable(objects: ObjectSet) -> ObjectSet:
     Raises:
         InputError: there is none.
     """
-    images = tuple(image for image in objects.images if any(not thing.crowd for thing in image.objects))
-    if not images:
+    taught = objects.taught()
+    if not taught.any():
         raise InputError(f"data set '{objects.name}', split '{objects.split}': no image holds an object to learn from")
-    return ObjectSet(objects.name, objects.split, objects.classes, images, objects.has_masks)
+    return objects if taught.all() else objects.subset(np.flatnonzero(taught))
 
 
 class TrainingImages(Dataset):
@@ -45,9 +46,8 @@ class TrainingImages(Dataset):
 
     def __init__(self, objects: ObjectSet, protocol: DetectionProtocol, channels: str, seed: int) -> None:
         self.objects, self.protocol, self.channels, self.seed = objects, protocol, channels, seed
-        kinds = {type(thing.segmentation) for image in objects.images for thing in image.objects if not thing.crowd}
         # Polygons are kept where all masks are polygons, as in COCO: cutting them to a box is then exact.
-        self.mask_format = "polygon" if kinds == {list} else "bitmask"
+        self.mask_format = "polygon" if objects.only_polygons() else "bitmask"
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         epoch, index = draw
@@ -60,7 +60,7 @@ class TrainingImages(Dataset):
             steps.append(T.HFlipTransform(steps[0].new_w))
         transforms = T.TransformList(steps)
         size = (steps[0].new_h, steps[0].new_w)
-        instances = np.array(Image.open(image.instances)) if self.protocol.masks and image.instances else None
+        instances = read_instances(image) if self.protocol.masks and image.instances else None
         annotations = [
             detection_utils.transform_instance_annotations(self._annotation(image, thing, instances), transforms, size)
             for thing in image.objects
@@ -149,9 +149,10 @@ def batches(
 ) -> Iterator[list[Draw]]:
     """Batches of landscapes and of portraits, as they fill (detectron2's ASPECT_RATIO_GROUPING), without end."""
     waiting: tuple[list[Draw], list[Draw]] = ([], [])
+    sizes = objects.sizes()
+    landscape = (sizes[:, 0] > sizes[:, 1]).astype(int).tolist()
     for draw in order(objects, seed, rank, world_size):
-        image = objects.images[draw[1]]
-        group = waiting[int(image.width > image.height)]
+        group = waiting[landscape[draw[1]]]
         group.append(draw)
         if len(group) == per_rank:
             yield group[:]

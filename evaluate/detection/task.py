@@ -10,10 +10,11 @@ from PIL import Image
 from evaluate.detection import library
 from evaluate.protocols.detector import DetectionProtocol
 from evaluate.task import Job
+from pretrain.data.looked_at import check_objects
 from pretrain.data.objects import ObjectSet
 from pretrain.runtime.curves import Curves
 from pretrain.runtime.distributed import process_group
-from pretrain.runtime.errors import InputError
+from pretrain.runtime.errors import InputError, unknown
 from pretrain.runtime.files import replacing, write_text
 from pretrain.runtime.interrupt import stop_request
 from results.row import Metric
@@ -40,12 +41,14 @@ def run(job: Job) -> list[Metric]:
     # detectron2 may be absent, and its import takes seconds: only a run that needs it pays.
     from evaluate.detection.config import check_backbone, detectron2_config
     from evaluate.detection.detector import build_detector
-    from evaluate.detection.measuring import detect, metrics
+    from evaluate.detection.measuring import detect, main_metrics, metrics
     from evaluate.detection.pictures import chosen, sheet
     from evaluate.detection.samples import TestImages, TrainingImages, trainable
     from evaluate.detection.training import Training
 
     check_backbone(protocol, job.backbone.metadata, job.backbone.ref)
+    if protocol.main not in main_metrics(protocol):
+        raise unknown("main metric of this protocol", protocol.main, main_metrics(protocol))
     train, test = _open(job, protocol)
     channels = job.backbone.metadata.normalization.channels
     _say(protocol, len(train))
@@ -69,7 +72,7 @@ def run(job: Job) -> list[Metric]:
         )
         training.run()
         found = detect(detector, TestImages(test, protocol, channels), ranks)
-        rows = metrics(test, found, protocol.interpolation, masks=protocol.masks)
+        rows = metrics(test, found, protocol.interpolation, masks=protocol.masks, main=protocol.main)
         if ranks.is_main:
             page = sheet(test, found, chosen(PICTURES, len(test)))
             with replacing(job.out / "pictures" / "detections.png") as stream:
@@ -85,22 +88,57 @@ def run(job: Job) -> list[Metric]:
 
 
 def _open(job: Job, protocol: DetectionProtocol) -> tuple[ObjectSet, ObjectSet]:
+    """Both splits, with every image, box and mask that the run will read looked at."""
     train, test = (job.catalog.objects(job.data, split) for split in ("train", "test"))
     if train.classes != test.classes:
         raise InputError(f"data set '{job.data}': train and test do not have the same classes")
+    demand_objects(train, test)
     for objects in (train, test):
         if protocol.masks and not objects.has_masks:
             raise InputError(
                 f"protocol '{protocol.name}' trains masks, but data set '{job.data}', split '{objects.split}', has "
                 "objects without; choose another protocol or --set masks=false"
             )
-    if not any(not thing.crowd for image in test.images for thing in image.objects):
-        raise InputError(f"data set '{job.data}', split 'test': no image holds an object to find")
+    for objects in (train, test):
+        check_objects(objects, job.cache, masks=protocol.masks)
     return train, test
+
+
+def demand_objects(train: ObjectSet, test: ObjectSet) -> None:
+    """Raises InputError: nothing to learn from in train, or nothing that counts in test. Says which classes lack train.
+
+    An object counts when it is neither of a crowd nor difficult.
+    """
+    if not train.taught().any():
+        raise InputError(
+            f"data set '{train.name}', split 'train': no image holds an object to learn from{_what(train)}"
+        )
+    taught = {thing.category for image in train.images for thing in image.objects if not thing.crowd}
+    things = (thing for image in test.images for thing in image.objects)
+    counted = {thing.category for thing in things if not (thing.crowd or thing.difficult)}
+    if not counted:
+        raise InputError(f"data set '{test.name}', split 'test': no image holds an object that counts{_what(test)}")
+    untaught = [test.classes[category] for category in sorted(counted - taught)]
+    if untaught:
+        log.warning(
+            "data set '%s': train has no object of %d of the classes that test has: %s; their AP will be near 0",
+            *(train.name, len(untaught), ", ".join(untaught[:10])),
+        )
+
+
+def _what(objects: ObjectSet) -> str:
+    things = [thing for image in objects.images for thing in image.objects]
+    if not things:
+        return ": its images have no objects at all"
+    crowds = sum(thing.crowd for thing in things)
+    difficult = sum(thing.difficult and not thing.crowd for thing in things)
+    return f": of its {len(things)} objects {crowds} are crowds and {difficult} are difficult"
 
 
 def _say(protocol: DetectionProtocol, images: int) -> None:
     schedule = protocol.schedule()
+    if protocol.budget < 1:
+        log.info("a trial run with %g of the protocol's iterations: its numbers compare with nothing", protocol.budget)
     if schedule.global_batch_size != protocol.reference_batch_size:
         log.info(
             "batch %d instead of %d: lr %g instead of %g, %d iterations instead of %d (linear rule)",

@@ -36,7 +36,11 @@ LOOK_EVERY = 20  # iterations between two points of the curves
 _SAMPLING = 2  # stream of the draws inside the model; 0 and 1 are those of `samples`
 _STATISTICS = 3  # seed word of the batches that norm statistics are taken over
 # Fields that a resumed run may change: they move no number of the training.
-_BOOKKEEPING = {"source", "sources", "interpolation", "trials", "score_threshold", "detections_per_image"}
+MEASURING = {
+    *("interpolation", "main", "trials", "score_threshold", "nms_threshold", "detections_per_image"),
+    *("min_size_test", "max_size_test", "rpn_topk_test"),
+}
+_BOOKKEEPING = {"name", "source", "sources", *MEASURING}
 
 
 class Training:
@@ -103,7 +107,7 @@ class Training:
                     else:
                         bar.advance(unit)
                     self._save_or_stop(done)
-                if self.protocol.precise_bn_iters:
+                if self.protocol.statistics_batches():
                     self._precise_statistics()
         finally:
             if own_curves and curves is not None:
@@ -194,7 +198,7 @@ class Training:
         }
 
     def _precise_statistics(self) -> None:
-        count = self.protocol.precise_bn_iters
+        count = self.protocol.statistics_batches()
         images = TrainingImages(
             self.images.objects, self.protocol, self.images.channels, _word(_STATISTICS, self.images.seed)
         )

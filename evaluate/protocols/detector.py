@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from evaluate.protocols.base import TaskProtocol, scaled_lr
+from pretrain.runtime.settings import Later
 
 Head = Literal["c4", "fpn", "retinanet", "map"]
 Norm = Literal["naiveSyncBN", "SyncBN", "BN", "FrozenBN", ""]
@@ -67,6 +68,9 @@ class DetectionProtocol(TaskProtocol):
         score_threshold, nms_threshold, detections_per_image: what is kept at test time.
         precise_bn_iters: batches over which the norm statistics are computed anew after training; 0 leaves them.
         interpolation: which averaging AP, AP50 and AP75 stand for; the other one is stored under its own name.
+        main: name of the row that stands for the run wherever one number does: "AP", "AP50", "mask_AP" ...
+        budget: part of the iterations that a trial run takes; steps, warm-up and the batches of the norm statistics
+            shrink with it. A number measured so compares with nothing.
         trials: how many seeds the source averages.
     """
 
@@ -109,6 +113,8 @@ class DetectionProtocol(TaskProtocol):
     detections_per_image: PositiveInt = 100
     precise_bn_iters: Annotated[int, Field(ge=0)] = 200
     interpolation: Interpolation = "coco"
+    main: Annotated[str, Later(before="AP")] = "AP"
+    budget: Annotated[float, Field(gt=0, le=1), Later(before=1.0)] = 1.0
     trials: PositiveInt = 1
 
     @model_validator(mode="after")
@@ -124,8 +130,11 @@ class DetectionProtocol(TaskProtocol):
         return self
 
     def schedule(self) -> Schedule:
-        """At k times the reference batch: lr times k, iterations over k (Goyal et al. 2017, section 2.1)."""
-        k = self.global_batch_size / self.reference_batch_size
+        """At k times the reference batch: lr times k, iterations over k (Goyal et al. 2017, section 2.1).
+
+        A budget shortens the iterations further and leaves the lr as it is.
+        """
+        k = self.global_batch_size / self.reference_batch_size / self.budget
         return Schedule(
             self.global_batch_size,
             scaled_lr(self.base_lr, self.lr_rule, self.reference_batch_size, self.global_batch_size),
@@ -135,3 +144,7 @@ class DetectionProtocol(TaskProtocol):
             self.warmup_factor,
             self.gamma,
         )
+
+    def statistics_batches(self) -> int:
+        """Batches that the norm statistics are taken over after training; 0 leaves them."""
+        return max(1, round(self.precise_bn_iters * self.budget)) if self.precise_bn_iters else 0

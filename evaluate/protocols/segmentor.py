@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from evaluate.protocols.base import LrRule, TaskProtocol, scaled_lr
+from pretrain.runtime.settings import Later
 
 
 class SegmentationProtocol(TaskProtocol):
@@ -39,13 +41,17 @@ class SegmentationProtocol(TaskProtocol):
         align_corners: of every bilinear resizing of maps and logits.
         shrink: shrink lengths for small images.
         iterations: steps of the optimizer.
-        global_batch_size: images a step, over all ranks.
+        global_batch_size: images a step, over all ranks. When it is changed, iterations, warm-up and `evaluate_every`
+            follow, so that as many images are seen; what is given beside it is taken as it is given.
         optimizer, base_lr, lr_rule, reference_batch, momentum, betas, weight_decay: `base_lr` is at `reference_batch`.
         schedule: "poly": (1 - t / T) ** poly_power from lr down to min_lr, as in mmcv 1.x, for which the sources were
             written (mmengine's PolyLR ends a step early); "step": times step_factor at each of
             `step_at`, parts of the whole.
         warmup_iterations: linear from `warmup_ratio` * lr.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
+        main: name of the row that stands for the run wherever one number does.
+        budget: part of the preset's iterations that a trial run takes. When it is changed, iterations, warm-up and
+            `evaluate_every` follow; a number measured so compares with nothing.
         evaluate_every: iterations between measurements on the test split; 0 measures at the end alone. The final row
             is the last measurement, `best` the best of them.
         save_every: iterations between saved states.
@@ -95,10 +101,32 @@ class SegmentationProtocol(TaskProtocol):
     warmup_ratio: float = Field(default=1e-6, ge=0, le=1)
     clip_norm: float = Field(default=0.0, ge=0)
 
+    main: Annotated[Literal["mIoU", "mAcc", "aAcc"], Later(before="mIoU")] = "mIoU"
+    budget: Annotated[float, Field(gt=0, le=1), Later(before=1.0)] = 1.0
     evaluate_every: int = Field(default=0, ge=0)
     save_every: int = Field(default=1000, ge=1)
     log_every: int = Field(default=50, ge=1)
     pictures: int = Field(default=8, ge=0)
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with some fields changed. Another batch or budget changes what is counted in iterations with it.
+
+        A quarter of the batch takes four times the iterations, as in detection: else a quarter of the images is seen.
+        Raises InputError as `Settings.override` does.
+        """
+        changed = super().override({**changes, **self._provisional(changes)})
+        k = self.global_batch_size / changed.global_batch_size * changed.budget / self.budget
+        if k == 1:
+            return super().override(changes)
+        counted = {"iterations": 1, "warmup_iterations": 0, "evaluate_every": 1 if self.evaluate_every else 0}
+        scaled = {
+            name: max(least, round(getattr(self, name) * k)) for name, least in counted.items() if name not in changes
+        }
+        return super().override({**changes, **scaled})
+
+    def _provisional(self, changes: Mapping[str, Any]) -> dict[str, int]:
+        # Few iterations given beside another batch may lie below the warm-up that is yet to follow the batch.
+        return {} if "warmup_iterations" in changes else {"warmup_iterations": 0}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -40,12 +40,12 @@ def summary(matrix: np.ndarray) -> dict[str, float]:
     }
 
 
-def metrics(matrix: np.ndarray, classes: tuple[str, ...], images: int) -> list[Metric]:
-    """One row a number of the last measurement; a class that occurs nowhere has no row."""
+def metrics(matrix: np.ndarray, classes: tuple[str, ...], images: int, main: str = "mIoU") -> list[Metric]:
+    """One row a number of the last measurement, `main` first; a class that occurs nowhere has no row."""
     rows = [Metric(name=name, value=value, n=images) for name, value in summary(matrix).items()]
     rows += [
         Metric(name=f"IoU/{name}", value=float(value), n=images)
         for name, value in zip(classes, iou(matrix), strict=True)
         if not np.isnan(value)
     ]
-    return rows
+    return sorted(rows, key=lambda row: row.name != main)

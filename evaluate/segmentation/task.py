@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 
+from evaluate.protocols.segmentation import PROTOCOLS
 from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation import library, mmengine_files, models, scores
 from evaluate.segmentation.geometry import Geometry
@@ -44,7 +45,7 @@ def run(job: Job) -> list[Metric]:
         demand_every_class(train, found)
         of_test = check_masks(test, job.cache)
         geometry = Geometry.of(protocol, found.median_short_side)
-        _say(protocol, geometry, found, of_test)
+        _say(protocol, geometry, len(train), found, of_test)
         segmentor = models.build(job.backbone, protocol, geometry, len(train.classes), job.seed)
         training = Training(
             segmentor,
@@ -65,7 +66,7 @@ def run(job: Job) -> list[Metric]:
             mmengine_files.write(
                 job.out / "segmentor.pth", segmentor, protocol.iterations, train.classes, train.palette, config
             )
-    rows = scores.metrics(matrix, train.classes, len(test))
+    rows = scores.metrics(matrix, train.classes, len(test), protocol.main)
     if protocol.evaluate_every:
         assert training.best is not None
         step, value = training.best
@@ -73,13 +74,25 @@ def run(job: Job) -> list[Metric]:
     return rows
 
 
-def _say(protocol: SegmentationProtocol, geometry: Geometry, train: MaskStatistics, test: MaskStatistics) -> None:
+def _say(
+    protocol: SegmentationProtocol, geometry: Geometry, images: int, train: MaskStatistics, test: MaskStatistics
+) -> None:
     if geometry.factor != 1:
         log.info(
             "small images (median short side %g px): lengths of %s times %.3g: crop %d, scale %s, slide stride %d",
             *(train.median_short_side, protocol.name, geometry.factor),
             *(geometry.crop, geometry.scale, geometry.slide_stride),
         )
+    if protocol.budget < 1:
+        log.info("a trial run with %g of the protocol's iterations: its numbers compare with nothing", protocol.budget)
+    seen = protocol.iterations * protocol.global_batch_size
+    log.info(
+        "%d iterations of %d images: %d images seen, %.1f epochs",
+        *(protocol.iterations, protocol.global_batch_size, seen, seen / images),
+    )
+    preset = PROTOCOLS.get(protocol.name)
+    if preset is not None and seen != preset.iterations * preset.global_batch_size:
+        log.info("the preset sees %d images", preset.iterations * preset.global_batch_size)
     if protocol.lr_rule != "fixed" and protocol.global_batch_size != protocol.reference_batch:
         log.info(
             "batch %d: lr %g by the rule '%s' from %g at batch %d",

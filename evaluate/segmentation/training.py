@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fastmoco")
 
+# Fields of the test alone: a finished segmentor can be measured anew by others.
+MEASURING = frozenset({"test_mode", "test_scale", "slide_stride"})
 # Fields that a resumed run may change: they move no number.
-BOOKKEEPING = frozenset({"save_every", "log_every", "pictures", "source", "sources"})
+BOOKKEEPING = frozenset({"name", "save_every", "log_every", "pictures", "source", "sources", "main", *MEASURING})
 _DROPOUT = 2  # the stream of these draws; 0 and 1 are those of `samples`
 
 

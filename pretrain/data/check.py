@@ -264,14 +264,16 @@ def _check_objects(
         if expected_images is not None and len(objects) == expected_images:
             report.title, report.where = manifest.title, manifest.where
     if open_images:
-        damaged = []
-        with progress(f"open {name}/{split}", len(objects)) as bar:
-            for image in objects.images:
+        from pretrain.data.looked_at import fault_of
+
+        with progress(f"open {name}/{split}", len(objects)) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+            damaged = []
+            for told in pool.map(
+                lambda number: fault_of(objects.images[number], masks=objects.has_masks), range(len(objects))
+            ):
                 bar.advance()
-                try:
-                    image.pixels()
-                except InputError as error:
-                    damaged.append(str(error))
+                if told:
+                    damaged.append(told)
         found.opened = len(objects)
         _add(report, split, "damaged", damaged)
 

@@ -6,7 +6,11 @@ edge of the rightmost, so that x1 - x0 is a width, and a box over the whole imag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,27 +73,113 @@ class ImageObjects:
         return found
 
 
+class Images(Sequence[ImageObjects]):
+    """Images with objects that are made when they are asked for, for sets too large for a tuple."""
+
+    @abstractmethod
+    def sizes(self) -> np.ndarray:
+        """int64 (N, 2): width and height of each image."""
+
+    @abstractmethod
+    def subset(self, numbers: np.ndarray) -> Images:
+        """Some of the images, in the order of `numbers`."""
+
+    @abstractmethod
+    def taught(self) -> np.ndarray:
+        """bool (N,): which images hold an object that is no crowd."""
+
+    @abstractmethod
+    def only_polygons(self) -> bool:
+        """Whether every mask of an object that is no crowd is drawn by polygons, and there is one."""
+
+    @abstractmethod
+    def paths(self) -> Iterator[Path]:
+        """The images' files."""
+
+    @abstractmethod
+    def content(self) -> bytes:
+        """A hash of the annotations of these images; their files do not count."""
+
+
 @dataclass(frozen=True)
 class ObjectSet:
-    """One split of a set of images with objects; `has_masks`: each object that is no crowd has a mask."""
+    """One split of a set of images with objects.
+
+    Attributes:
+        name, split, classes: of the catalog.
+        images: in a tuple, or packed (`pretrain.data.packed`) where they are many.
+        has_masks: each object that is no crowd has a mask.
+        category_ids: the file's own number of each class; None where it has none (VOC).
+        integer_ids: the file's image ids are whole numbers.
+    """
 
     name: str
     split: str
     classes: tuple[str, ...]
-    images: tuple[ImageObjects, ...]
+    images: Sequence[ImageObjects]
     has_masks: bool
+    category_ids: tuple[int, ...] | None = None
+    integer_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def sizes(self) -> np.ndarray:
+        """int64 (N, 2): width and height of each image."""
+        if isinstance(self.images, Images):
+            return self.images.sizes()
+        return np.array([(image.width, image.height) for image in self.images], dtype=np.int64).reshape(-1, 2)
+
+    def subset(self, numbers: np.ndarray) -> ObjectSet:
+        """The same set with some of its images alone, in the order of `numbers`."""
+        if isinstance(self.images, Images):
+            return replace(self, images=self.images.subset(numbers))
+        return replace(self, images=tuple(self.images[number] for number in numbers))
+
+    def taught(self) -> np.ndarray:
+        """bool (N,): which images hold an object that is no crowd."""
+        if isinstance(self.images, Images):
+            return self.images.taught()
+        return np.array([any(not thing.crowd for thing in image.objects) for image in self.images], dtype=bool)
+
+    def only_polygons(self) -> bool:
+        """Whether every mask of an object that is no crowd is drawn by polygons, and there is one."""
+        if isinstance(self.images, Images):
+            return self.images.only_polygons()
+        things = (thing for image in self.images for thing in image.objects)
+        return {type(thing.segmentation) for thing in things if not thing.crowd} == {list}
+
+    def identity(self) -> str:
+        """A hash of what is annotated and of names and sizes of the files, not of where they lie."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        packed = isinstance(self.images, Images)
+        if isinstance(self.images, Images):
+            digest.update(self.images.content())
+        for image in self.files():
+            digest.update(repr([(path.name, path.stat().st_size) for path in image if path.is_file()]).encode())
+        if not packed:
+            for one in self.images:
+                digest.update(repr((one.image_id, one.width, one.height, one.objects)).encode())
+        return digest.hexdigest()
+
+    def files(self) -> Iterator[tuple[Path, ...]]:
+        """The files of each image: its own and, where there is one, that of its objects' masks."""
+        if isinstance(self.images, Images):
+            yield from ((path,) for path in self.images.paths())
+            return
+        for image in self.images:
+            yield (image.path,) if image.instances is None else (image.path, image.instances)
 
 
 def checked_box(box: Box, width: int, height: int, where: str) -> Box | None:
     """`box` cut to the image; None for a box without area, which some sets hold and no detector can find.
 
     Raises:
-        InputError: the box reaches further over the image's edge than `BORDER_PX`; `where` is named.
+        InputError: the box is not finite or reaches over the image's edge by more than `BORDER_PX`; `where` is named.
     """
     x0, y0, x1, y1 = box
+    if not all(map(math.isfinite, box)):
+        raise InputError(f"{where}: the box {box} holds a value that is not finite")
     if x1 <= x0 or y1 <= y0:
         return None
     if min(x0, y0) < -BORDER_PX or x1 > width + BORDER_PX or y1 > height + BORDER_PX:
