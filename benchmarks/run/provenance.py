@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.run.reproduce import command
 from benchmarks.run.request import Request
+from evaluate import detection
 from pretrain.runtime.errors import InputError
 from results.row import Checkpoint, Data, Protocol, Run
 
@@ -97,6 +98,12 @@ def package_versions() -> dict[str, str]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    # A clone on the path runs in place of what is installed, so its own source is asked.
+    detectron2 = detection.found()
+    if detectron2 is None:
+        versions.pop("detectron2", None)
+    else:
+        versions["detectron2"] = detectron2.version
     return versions
 
 

@@ -7,8 +7,10 @@ import importlib
 import logging
 import warnings
 
-from evaluate.detection import installed, usable
+from evaluate.detection import found, installed, usable
 from pretrain.runtime.errors import InputError
+
+log = logging.getLogger("fastmoco")
 
 
 @functools.cache
@@ -28,6 +30,9 @@ def load() -> None:
             "evaluate.detection.trunk",
         ):
             importlib.import_module(module)
+    here = found()
+    if here is not None and not here.version.endswith("+pure"):
+        log.info("detectron2 %s of %s", here.version, here.folder)
     # Otherwise it says how it initialised each layer, beside what we say of the run.
     for name in ("detectron2", "fvcore"):
         logging.getLogger(name).setLevel(logging.WARNING)

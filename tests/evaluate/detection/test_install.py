@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import io
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import evaluate.detection as room
+from benchmarks.run.provenance import package_versions
 from evaluate.detection import install
 from pretrain.runtime.errors import InputError, RunFailedError
 
@@ -152,3 +154,24 @@ def test_this_environments_detectron2_uses_torchvision() -> None:
     assert layers[1].nms is torchvision.ops.nms
     with pytest.raises(AttributeError, match="has no compiled extension, which 'deform_conv_forward' needs"):
         _C.deform_conv_forward  # noqa: B018
+
+
+def test_what_is_told_is_what_an_import_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone before what is installed ran, and rows named what was installed."""
+    clone = tmp_path / "clone"
+    (clone / "detectron2").mkdir(parents=True)
+    (clone / "detectron2" / "__init__.py").write_text('__version__ = "0.6"\n')
+    (clone / "detectron2" / "_C.cpython-311-x86_64-linux-gnu.so").write_bytes(b"")
+    git = ["git", "-C", str(clone), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout[:10]
+    spec = importlib.util.spec_from_file_location(
+        "detectron2", clone / "detectron2/__init__.py", submodule_search_locations=[str(clone / "detectron2")]
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert room.found() == room.Found(f"0.6+g{commit}", clone / "detectron2", True)
+    assert room.installed() == f"0.6+g{commit} compiled"
+    assert package_versions()["detectron2"] == f"0.6+g{commit}"
+    (clone / "detectron2" / "__init__.py").write_text('__version__ = "0.7"\n')
+    assert room.found().version == f"0.7+g{commit}-dirty"

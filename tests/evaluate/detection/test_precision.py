@@ -15,6 +15,7 @@ from pycocotools import mask as run_lengths
 
 from evaluate.detection.precision import Found, Truth, average_precisions, iou
 from pretrain.data.objects import ImageObject, ImageObjects, ObjectSet
+from pretrain.runtime.errors import InputError
 
 IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -163,6 +164,20 @@ def test_voc_rows_are_detectron2s(case: tuple[ObjectSet, list[Any]], tmp_path: P
         assert rows["AP75"] == pytest.approx(theirs[:, 5].mean())
         assert [rows["AP/cat"], rows["AP/dog"]] == pytest.approx(theirs.mean(axis=1).tolist())
         assert "AP/cow" not in rows
+
+
+def test_the_main_metric_comes_first(case: tuple[ObjectSet, list[Any]]) -> None:
+    """VOC's protocols told COCO's AP: it stood first."""
+    from evaluate.detection.measuring import metrics
+
+    objects, found = case
+    rows = metrics(objects, found, "voc07", masks=False)
+    assert (rows[0].name, rows[0].detail) == ("AP", {"interpolation": "11 points (VOC2007)"})
+    assert {row.name for row in rows} >= {"AP_coco", "AP50", "APs"}
+    assert metrics(objects, found, "voc07", masks=False, main="AP50")[0].name == "AP50"
+    assert metrics(objects, found, "coco", masks=False)[0].name == "AP"
+    with pytest.raises(InputError, match="unknown main metric 'mask_AP'"):
+        metrics(objects, found, "coco", masks=False, main="mask_AP")
 
 
 def test_coco_rows_by_hand(case: tuple[ObjectSet, list[Any]]) -> None:

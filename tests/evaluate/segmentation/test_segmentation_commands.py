@@ -78,10 +78,11 @@ def test_another_batch_and_small_images_are_told_in_a_line(caplog: pytest.LogCap
     protocol = PROTOCOLS["voc12aug_fcn_20k"].override({"global_batch_size": 4})
     seen = MaskStatistics(pixels=(75, 25), ignored=0, median_short_side=128.0)
     with caplog.at_level(logging.INFO, "fastmoco"):
-        _say(protocol, Geometry.of(protocol, seen.median_short_side), seen, seen)
+        _say(protocol, Geometry.of(protocol, seen.median_short_side), 10_582, seen, seen)
     assert caplog.messages == [
         "small images (median short side 128 px): lengths of voc12aug_fcn_20k times 0.25: crop 128, scale (512, 128), "
         "slide stride 85",
+        "80000 iterations of 4 images: 320000 images seen, 30.2 epochs",
         "batch 4: lr 0.0025 by the rule 'linear' from 0.01 at batch 16",
         "always saying the test split's most frequent class would give mIoU 37.50 %",
     ]

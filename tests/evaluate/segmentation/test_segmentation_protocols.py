@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evaluate import task
+from evaluate.protocols.detection import PROTOCOLS as DETECTION
 from evaluate.protocols.segmentation import DEFAULT, PROTOCOLS
 from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation import library, models
@@ -166,6 +167,42 @@ def test_every_name_of_the_issue_is_there_with_its_source():
     assert (
         set().union(*(protocol.sources for protocol in PROTOCOLS.values())) <= SegmentationProtocol.model_fields.keys()
     )
+
+
+def test_iterations_follow_batch_and_budget_unless_they_are_given():
+    """A quarter of the batch saw a quarter of the images, and lost 7 mIoU."""
+    voc = PROTOCOLS["voc12aug_fcn_20k"]
+    quarter = voc.override({"global_batch_size": 4})
+    assert (quarter.iterations, quarter.evaluate_every, quarter.lr()) == (80_000, 8000, 0.0025)
+    assert quarter.iterations * quarter.global_batch_size == voc.iterations * voc.global_batch_size
+    assert voc.override({"global_batch_size": 4, "iterations": 20_000}).iterations == 20_000
+    assert quarter.override({"pictures": 2}).iterations == 80_000
+    probe = PROTOCOLS["linear"]
+    trial = probe.override({"budget": 0.01})
+    assert (trial.iterations, trial.warmup_iterations) == (probe.iterations // 100, probe.warmup_iterations // 100)
+    assert trial.lr() == probe.lr()
+    both = probe.override({"budget": "0.01", "global_batch_size": "8"})
+    assert (both.iterations, both.warmup_iterations) == (probe.iterations // 50, probe.warmup_iterations // 50)
+    # Few iterations alone leave the warm-up as it is, so that one longer than them is still refused.
+    with pytest.raises(InputError, match="warmup_iterations 1500 must be fewer than iterations 100"):
+        probe.override({"iterations": 100})
+
+
+def test_fields_added_later_leave_run_ids_alone():
+    for protocol in (PROTOCOLS["voc12aug_fcn_20k"], DETECTION["voc0712_r50_c4_24k"]):
+        kept = type(protocol).identity_of(protocol.model_dump(mode="json"))
+        assert not {"main", "budget"} & kept.keys()
+        shorter = type(protocol).identity_of(protocol.override({"budget": 0.5}).model_dump(mode="json"))
+        assert shorter["budget"] == 0.5
+
+
+def test_a_budget_shortens_a_detectors_schedule_and_leaves_its_lr():
+    whole = DETECTION["voc0712_r50_c4_24k"]
+    short = whole.override({"budget": 0.01})
+    schedule = short.schedule()
+    assert (schedule.max_iter, schedule.steps, schedule.warmup_iters, schedule.lr) == (240, (180, 220), 1, 0.02)
+    assert (whole.statistics_batches(), short.statistics_batches()) == (200, 2)
+    assert short.override({"global_batch_size": 4}).schedule().max_iter == 960
 
 
 def test_lr_follows_the_batch_by_the_protocols_rule():
