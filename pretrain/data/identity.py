@@ -23,7 +23,7 @@ from pretrain.data.names import SUFFIXES
 from pretrain.data.places import Places
 from pretrain.runtime.files import canonical_hash
 
-_VOC_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug")
+_VOC_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug", "SegmentationObject")
 
 
 def entry_identity(places: Places, name: str, entry: Entry) -> str:

@@ -1,6 +1,6 @@
 """Every image of a set of objects is decoded once before a run, so that a damaged one is told in the beginning.
 
-What was found whole is remembered by the files' sizes and times of change: the next run begins at once.
+What was found whole is remembered by the set's content: the next run on it begins at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pretrain.data.objects import ImageObjects, ObjectSet
 from pretrain.runtime.errors import InputError
-from pretrain.runtime.files import canonical_hash, write_json
+from pretrain.runtime.files import write_json
 from pretrain.runtime.progress import progress
 
 _VERSION = 1  # of what is looked at
@@ -26,13 +26,13 @@ def check_objects(objects: ObjectSet, cache: Path, *, masks: bool) -> None:
 
     Args:
         objects: the split.
-        cache: directory for what was found whole; it holds as long as no file's size or time of change differs.
+        cache: directory for what was found whole; it holds for as long as no file changes.
         masks: whether the run reads masks.
 
     Raises:
         InputError: the images that are damaged or of another size than their annotation says, by name.
     """
-    place = Path(cache) / "objects" / f"{_as_found(objects, masks)}.json"
+    place = Path(cache) / "objects" / f"{objects.identity()}-{'masks' if masks else 'boxes'}-{_VERSION}.json"
     if place.is_file():
         return
 
@@ -89,16 +89,3 @@ def read_instances(image: ImageObjects) -> np.ndarray:
         if thing.instance is not None and not thing.crowd and thing.instance not in present:
             raise InputError(f"masks of objects {path} hold no pixel of object {thing.instance} of {image.image_id}")
     return numbers
-
-
-def _as_found(objects: ObjectSet, masks: bool) -> str:
-    files = []
-    for paths in objects.files():
-        for path in paths:
-            try:
-                found = path.stat()
-            except OSError:
-                continue  # told by name when it is opened
-            files.append([str(path), found.st_size, found.st_mtime_ns])
-    sizes = objects.sizes().tolist()
-    return canonical_hash([_VERSION, masks, objects.name, objects.split, files, sizes])

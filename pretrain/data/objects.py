@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pretrain.data.content import contents
 from pretrain.data.decode import read_image
 from pretrain.runtime.errors import InputError
 
@@ -150,13 +152,15 @@ class ObjectSet:
         return {type(thing.segmentation) for thing in things if not thing.crowd} == {list}
 
     def identity(self) -> str:
-        """A hash of what is annotated and of names and sizes of the files, not of where they lie."""
+        """A hash of what is annotated and of names and contents of the files, not of where they lie."""
         digest = hashlib.sha256(repr(self.classes).encode())
         packed = isinstance(self.images, Images)
         if isinstance(self.images, Images):
             digest.update(self.images.content())
-        for image in self.files():
-            digest.update(repr([(path.name, path.stat().st_size) for path in image if path.is_file()]).encode())
+        files = [path for image in self.files() for path in image]
+        root = os.path.commonpath([path.parent for path in files])
+        names = [os.fsencode(path.relative_to(root)) for path in files]
+        digest.update(contents(Path(root), np.array(names)).hash([os.fsencode(path.name) for path in files]).encode())
         if not packed:
             for one in self.images:
                 digest.update(repr((one.image_id, one.width, one.height, one.objects)).encode())

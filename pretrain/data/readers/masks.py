@@ -18,7 +18,7 @@ import numpy as np
 from pretrain.data.content import contents
 from pretrain.data.decode import read_image
 from pretrain.data.entries import MasksEntry
-from pretrain.data.images import SUFFIXES
+from pretrain.data.names import SUFFIXES, is_image, is_system, kind_of
 from pretrain.data.places import Places
 from pretrain.data.readers.mask_values import IGNORE, MaskValues, mask_values
 from pretrain.runtime.errors import InputError
@@ -110,12 +110,12 @@ def open_split(places: Places, name: str, entry: MasksEntry, split: str) -> Mask
     pairs, left_out = [], Counter[str]()
     for image in sorted(path for path in image_dir.rglob("*") if path.is_file()):
         relative = image.relative_to(image_dir)
-        if any(part.startswith(".") for part in relative.parts):
+        if any(is_system(part) for part in relative.parts):
             continue
         if entry.image_suffix and not image.name.endswith(entry.image_suffix):
             continue
-        if not entry.image_suffix and image.suffix.lower() not in SUFFIXES:
-            left_out[image.suffix] += 1
+        if not entry.image_suffix and not is_image(image.name):
+            left_out[kind_of(image.name)] += 1
             continue
         key = str(relative).removesuffix(entry.image_suffix or image.suffix)
         pairs.append((image, _mask_of(mask_dir, key, entry.mask_suffix)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretrain.data.names import SUFFIXES
 from pretrain.runtime.errors import InputError
 
-SUFFIXES = (".jpg", ".png", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm")
 _ENDINGS = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
 # A class's own list says behind each name whether the class is there (VOC development kit, section 4.1).
 _FLAGS = ("1", "-1", "0")
@@ -45,7 +45,7 @@ def image_file(folder: Path, stem: str) -> Path:
         if path.is_file() and not any(path.samefile(other) for other in found):
             found.append(path)
     if not found:
-        raise InputError(f"no image at {folder / stem}.jpg (nor with {', '.join(SUFFIXES[1:])})")
+        raise InputError(f"no image at {folder / stem}.jpg (nor with {', '.join(SUFFIXES[1:5])} ...)")
     if len(found) > 1:
         raise InputError(f"two images of one name: {found[0]} and {found[1]}; only one of them can be meant")
     return found[0]
