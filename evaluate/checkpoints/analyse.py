@@ -19,7 +19,7 @@ from evaluate.checkpoints.formats import OWN, Facts, matching
 from evaluate.checkpoints.limits import one_sentence, readable
 from evaluate.checkpoints.normalizations import choose, sensible
 from evaluate.checkpoints.references import locate
-from evaluate.checkpoints.states import equal_encoders, find_encoders, find_states
+from evaluate.checkpoints.states import equal_encoders, find_encoders, find_states, subclass_of_tensor
 from evaluate.checkpoints.trunk import check_numbers, take, take_own
 from pretrain.backbones.handover import KEY as OUR_KEY
 from pretrain.backbones.handover import BackboneMetadata
@@ -97,9 +97,20 @@ def _decide(
             take(found, found.encoder)
     if found.tensors:
         check_numbers(found)
+    if found.objections and (kind := subclass_of_tensor(content.root)) is not None:
+        found.objections.insert(0, _not_plain(kind))
     if spec.certainty == "assumed":
         found.warnings.append(f"normalisation is assumed to be ImageNet's: {spec.why}")
     return found
+
+
+def _not_plain(kind: str) -> str:
+    if kind.endswith(("DTensor", "ShardedTensor")):
+        return (
+            f"it holds one rank's shards ({kind}), no whole tensors: save a full state dict, or save the shards with "
+            "torch.distributed.checkpoint, whose folders are read here"
+        )
+    return f"it holds tensors of class {kind}, which are not read: save plain tensors (dequantised)"
 
 
 def metadata_of(found: Analysis) -> BackboneMetadata:

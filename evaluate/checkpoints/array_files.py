@@ -84,6 +84,11 @@ def read_safetensors(data: Readable) -> tuple[dict[str, StoredTensor], dict[str,
     spans.sort()
     if any(end > begin for (_, end), (begin, _) in itertools.pairwise(spans)):
         raise InputError("two tensors of the file share bytes, which safetensors forbids")
+    covered = sum(end - begin for begin, end in spans)
+    if covered != len(body):
+        raise InputError(
+            f"{len(body) - covered} of its {len(body)} bytes belong to no tensor, which safetensors forbids"
+        )
     return tensors, metadata
 
 

@@ -8,32 +8,65 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from pretrain.runtime.errors import InputError
+
 # Hugging Face's model and image processor, timm's model (`config.json` too), and open_clip's.
 NAMES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 # Such tables are a few kilobytes; those that list a thousand classes have a hundred.
 LIMIT_BYTES = 4 * 2**20
+DIGITS = 18
 
 
-def read_beside(folder: Path) -> dict[str, dict[str, Any]]:
-    """The JSON tables of `NAMES` in a folder, those that are there and are tables; nothing else is opened."""
-    found = ((name, read_table(folder / name)) for name in NAMES)
-    return {name: table for name, table in found if table}
+def read_beside(folder: Path, *, belongs: bool) -> dict[str, dict[str, Any]]:
+    """The JSON tables of `NAMES` in a folder, those that are there; nothing else is opened.
+
+    Args:
+        belongs: they were written with the weights, as a library's folder has them. Elsewhere a file of such a name may
+            be anybody's, and one that is no table is passed over.
+
+    Raises:
+        InputError: a file that belongs to the weights is no table: it may say what they compute.
+    """
+    found = {}
+    for name in NAMES:
+        table = read_table(folder / name)
+        if table:
+            found[name] = table
+        elif table is None and belongs:
+            raise InputError(
+                f"{folder / name} is no table of JSON, and may decide what the weights beside it compute; mend it, or "
+                "take it away"
+            )
+    return found
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+def belongs(path: Path) -> bool:
+    """Whether what lies beside a checkpoint was written with it: libraries save safetensors and `.bin`, and folders."""
+    return path.suffix in (".safetensors", ".bin", ".json") or path.is_dir()
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """The table of a JSON file; empty where there is none, or what is there is no table of a sensible size."""
+def read_table(path: Path) -> dict[str, Any] | None:
+    """The table of a JSON file; {} where there is no file, None where what is there is no table, or too large a one."""
     try:
         # Not blocking: beside a stranger's file even a pipe may bear this name.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return {}
+    except OSError:
+        return None
+    try:
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size > LIMIT_BYTES:
-                return {}
-            table = json.loads(stream.read(LIMIT_BYTES), parse_constant=_no_number)
+                return None
+            # NaN and its kin, which are no JSON, stay words.
+            table = json.loads(stream.read(LIMIT_BYTES), parse_int=_whole, parse_constant=str)
     except (OSError, ValueError, RecursionError):
-        return {}
-    return table if isinstance(table, dict) else {}
+        return None
+    return table if isinstance(table, dict) else None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError("a number beyond any measure")
+    return int(digits)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.checkpoints.array_files import looks_like_safetensors, read_safetensors
-from evaluate.checkpoints.beside import read_beside
+from evaluate.checkpoints.beside import belongs, read_beside
 from evaluate.checkpoints.file_bytes import FileBytes, OpenFile
 from evaluate.checkpoints.limits import one_sentence
 from evaluate.checkpoints.packed import packer, unpacked
@@ -93,7 +93,7 @@ def open_file(path: Path) -> Content:
             container, root, header = _read(path, data)
         except InputError as error:
             raise InputError(f"{path} is refused: {error}") from None
-        return Content(path, container, root, (file,), header, read_beside(path.parent))
+        return Content(path, container, root, (file,), header, read_beside(path.parent, belongs=belongs(path)))
 
 
 def _read(path: Path, data: FileBytes) -> tuple[str, Any, dict[str, str]]:

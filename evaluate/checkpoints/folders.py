@@ -111,7 +111,7 @@ def _names(folder: Path) -> set[str]:
 def _inside(folder: Path, names: Collection[str]) -> Path | None:
     """The folder within, where frameworks put one around what they save."""
     if "latest" in names:  # DeepSpeed's, which names the newest; Lightning's around it
-        tag = (folder / "latest").read_bytes()[:200].decode("utf-8", "replace").strip()
+        tag = bytes(FileBytes(OpenFile(folder / "latest"))[:200]).decode("utf-8", "replace").strip()
         if re.fullmatch(r"[\w.-]+", tag) and ".." not in tag and (folder / tag).is_dir():
             return folder / tag
     if METADATA in names or any(name in names for name in NAMES):
@@ -152,7 +152,7 @@ def _sharded(folder: Path, index: str, named: Path) -> Content:
             )
     first = next(iter(parts.values()))
     files = [opened for part in parts.values() for opened in part.files]
-    return Content(named, first.container, merged, tuple(files), first.header, read_beside(folder))
+    return Content(named, first.container, merged, tuple(files), first.header, read_beside(folder, belongs=True))
 
 
 def _flat(part: Content) -> dict[str, StoredTensor]:

@@ -12,7 +12,7 @@ from evaluate.checkpoints.analyse import analyse
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER, match_resnet, match_vit
 from evaluate.checkpoints.formats import reason_to_drop
-from evaluate.checkpoints.limits import one_sentence
+from evaluate.checkpoints.limits import one_sentence, readable
 from evaluate.checkpoints.normalizations import InputSpec
 from evaluate.checkpoints.states import Encoder, records
 
@@ -111,7 +111,7 @@ def _told(path: str | Path, found: Analysis) -> Inspection:
     match = found.match
     own = found.own
     return Inspection(
-        path=found.ref,
+        path=readable(found.ref, 4096),
         size_bytes=found.content.size_bytes,
         sha256=found.sha256,
         container=found.content.container,

@@ -13,7 +13,7 @@ import torch
 from evaluate.checkpoints.analyse import analyse, metadata_of
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.architectures import COUNTER
-from evaluate.checkpoints.limits import one_sentence
+from evaluate.checkpoints.limits import one_sentence, readable
 from evaluate.checkpoints.normalizations import preset
 from pretrain.backbones import registry
 from pretrain.backbones.handover import BackboneMetadata
@@ -88,8 +88,15 @@ def load_backbone(
         found.content.demand_unchanged()
     if tell:
         for warning in found.warnings:
-            log.warning("%s: %s", ref, warning)
-        log.info("%s: %s, %s from '%s' (%s)", ref, found.format.name, metadata.backbone, found.prefix or "", found.why)
+            log.warning("%s: %s", readable(ref), warning)
+        log.info(
+            "%s: %s, %s from '%s' (%s)",
+            readable(ref),
+            found.format.name,
+            metadata.backbone,
+            found.prefix or "",
+            found.why,
+        )
     described = found.content.description()
     return LoadedBackbone(
         _frozen(module), metadata, found.ref, found.sha256, found.format.name, select=select, described=described

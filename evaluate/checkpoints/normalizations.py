@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evaluate.checkpoints.beside import belongs
 from pretrain.backbones.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from pretrain.runtime.errors import InputError, unknown
 
@@ -144,7 +145,7 @@ def _name(normalization: Normalization) -> str | None:
 
 def _from_neighbours(path: Path, beside: Mapping[str, Mapping[str, Any]]) -> tuple[str, Normalization] | None:
     """What `config.json` (timm) or `preprocessor_config.json` (Hugging Face) beside a library's file says."""
-    if path.suffix not in (".safetensors", ".bin", ".json") and not path.is_dir():
+    if not belongs(path):
         return None
     for name, mean_key, std_key in (
         ("preprocessor_config.json", "image_mean", "image_std"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluate.checkpoints.beside import read_beside
+from evaluate.checkpoints.beside import belongs, read_beside
 from evaluate.checkpoints.folders import INDEX, open_checkpoint
 from evaluate.checkpoints.hub import PREFIX as HUB
 from evaluate.checkpoints.hub import fetch as fetch_from_hub
@@ -104,7 +104,7 @@ def identity(located: Located) -> tuple[str, str | None]:
     path = located.path
     if path.is_file() and not path.name.endswith(INDEX):
         # Not opened: whether it loads is asked later, and a damaged file has a digest too.
-        told = located.beside | read_beside(path.parent)
+        told = located.beside | read_beside(path.parent, belongs=belongs(path))
         return sha256_of_file(path), canonical_hash(told) if told else None
     content = open_checkpoint(path)
     told = located.beside | content.beside

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluate.checkpoints.containers import Content
-from evaluate.checkpoints.inert import Record
+from evaluate.checkpoints.inert import Global, Record
 from evaluate.checkpoints.layouts import Layout, prefixes
 from evaluate.checkpoints.limits import ENCODERS, NAME_CHARACTERS, TENSORS, readable
 from evaluate.checkpoints.rebuild import ArrayShell
@@ -97,6 +97,8 @@ def find_states(content: Content) -> list[StateDict]:
     """
     raw: dict[str, dict[str, StoredTensor]] = {}
     _walk(content.root, (), raw, set())
+    if sum(map(len, raw.values())) > TENSORS:
+        raise InputError(f"it holds more than {TENSORS} tensors")
     return [_clean(path, tensors) for path, tensors in _haiku_pairs(raw).items()]
 
 
@@ -128,6 +130,20 @@ def records(root: Any) -> list[str]:
     return sorted(found)[:100]
 
 
+def subclass_of_tensor(root: Any) -> str | None:
+    """The dotted class of a tensor that is none of torch's plain ones (DTensor, quantised ...), if the file holds any.
+
+    `_rebuild_wrapper_subclass` makes such tensors, its first argument being the class; they are left inert.
+    """
+    tables = [root, *root.values()] if isinstance(root, dict) else []
+    for table in tables:
+        for value in (as_mapping(table) or {}).values():
+            wraps = isinstance(value, Record) and value.type_name == "torch._utils._rebuild_wrapper_subclass"
+            if wraps and isinstance(value.args, tuple) and value.args and isinstance(value.args[0], Global):
+                return readable(str(value.args[0]))
+    return None
+
+
 def _walk(value: Any, path: tuple[str, ...], found: dict[str, dict[str, StoredTensor]], seen: set[int]) -> None:
     if len(path) > DEPTH or id(value) in seen:
         return
@@ -142,7 +158,7 @@ def _walk(value: Any, path: tuple[str, ...], found: dict[str, dict[str, StoredTe
             if name in tensors:
                 raise InputError(f"two tensors of the file are called {name}")
             tensors[name] = tensor
-    if sum(map(len, found.values())) + len(tensors) > TENSORS:
+    if max(len(tensors), len(found)) > TENSORS:
         raise InputError(f"it holds more than {TENSORS} tensors")
     if module := _module_tensors(value):
         found["/".join(path)] = module

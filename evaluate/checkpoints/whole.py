@@ -49,7 +49,7 @@ def model_shapes(backbone: str) -> dict[str, Shape]:
     except importlib.metadata.PackageNotFoundError:
         versions = []  # building says what is missing
     kept = cache_root() / "architectures" / f"{canonical_hash([backbone, *versions])[:24]}.json"
-    table = read_table(kept) if versions else {}
+    table = (read_table(kept) if versions else None) or {}
     if not table:
         table = _built(backbone)
         write_json(kept, table)

@@ -164,6 +164,44 @@ def test_shards_that_do_not_make_a_whole_are_refused(tmp_path: Path, state: dict
     assert "is cut short" in verdict(tmp_path / "b")
 
 
+def test_pieces_that_lie_about_each_other_are_refused(tmp_path: Path, state: dict[str, Tensor], verdict: Any) -> None:
+    import copy
+    import pickle
+
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
+
+    folder = distributed(tmp_path / "whole", state)
+    metadata = FileSystemReader(folder).read_metadata()
+    name, index = "model.conv1.weight", MetadataIndex("model.conv1.weight", torch.Size([0] * 4), 0)
+
+    def refused(change: Callable[[Any], None]) -> str:
+        changed = copy.deepcopy(metadata)
+        change(changed)
+        (folder / ".metadata").write_bytes(pickle.dumps(changed))
+        return verdict(folder)
+
+    def thrice(changed: Any) -> None:  # the same bytes at three places of a larger tensor
+        chunk = changed.state_dict_metadata[name].chunks[0]
+        changed.state_dict_metadata[name].size = torch.Size([48, 3, 3, 3])
+        for row in (16, 32):
+            offsets = torch.Size([row, 0, 0, 0])
+            changed.state_dict_metadata[name].chunks.append(ChunkStorageMetadata(offsets, chunk.sizes))
+            changed.storage_data[MetadataIndex(name, offsets, row)] = changed.storage_data[index]
+
+    assert "do not have cifar_resnet20" in refused(thrice) or "share" in refused(thrice)
+    assert "has another shape" in refused(
+        lambda m: setattr(m.state_dict_metadata[name], "size", torch.Size([8, 3, 3, 3]))
+    )
+    assert "do not fill" in refused(lambda m: setattr(m.state_dict_metadata[name], "size", torch.Size([99, 3, 3, 3])))
+    assert "is nowhere" in refused(lambda m: m.storage_data.pop(index))
+    assert "has no pieces" in refused(lambda m: m.state_dict_metadata[name].chunks.clear())
+    assert "no file beside it" in refused(lambda m: setattr(m.storage_data[index], "relative_path", "../x.distcp"))
+    assert "cut short" in refused(lambda m: setattr(m.storage_data[index], "length", 10**9))
+    assert "sizes that are none" in refused(lambda m: setattr(m.storage_data[index], "offset", -5))
+    assert "transformed" in refused(lambda m: setattr(m.storage_data[index], "transform_descriptors", ["zstd"]))
+
+
 def test_what_others_must_merge_is_refused_with_their_command(tmp_path: Path, verdict: Any) -> None:
     for index, (names, said) in enumerate(
         [
@@ -181,6 +219,27 @@ def test_what_others_must_merge_is_refused_with_their_command(tmp_path: Path, ve
         for name in names:
             (folder / name).write_bytes(b"x")
         assert said in verdict(folder)
+
+
+class Rebuilt:
+    """Pickles as torch pickles tensors of a subclass that wraps others (FSDP's DTensor, quantised ones)."""
+
+    def __init__(self, kind: object) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[object, ...]:
+        size = torch.Size([4])
+        return torch._utils._rebuild_wrapper_subclass, (self.kind, torch.float32, size, (1,), 0, None, "cpu", False)
+
+
+def test_shards_of_one_rank_are_called_so(tmp_path: Path, state: dict[str, Tensor], verdict: Any) -> None:
+    from torch.distributed.tensor import DTensor
+
+    path = tmp_path / "rank0.pt"
+    torch.save({"model": {**state, "conv1.weight": Rebuilt(DTensor)}}, path)
+    assert "one rank's shards (torch.distributed.tensor.DTensor)" in verdict(path)
+    torch.save(dict.fromkeys(state, Rebuilt(torch.nn.Parameter)), path)
+    assert "tensors of class torch.nn.parameter.Parameter, which are not read" in verdict(path)
 
 
 def zstd(data: bytes) -> bytes:

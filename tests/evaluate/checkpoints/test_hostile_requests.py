@@ -115,11 +115,40 @@ def test_what_is_no_regular_file(tmp_path: Path, verdict: Any) -> None:
     assert "no zero byte" in verdict(tmp_path / "a\0b")
 
 
-def test_a_pipe_beside_the_file_is_not_waited_for(tmp_path: Path, peers: Any) -> None:
+def test_what_lies_beside_the_file_is_not_trusted_either(tmp_path: Path, peers: Any, verdict: Any) -> None:
+    for name in ("file.bin", "file.pth"):
+        torch.save(peers.resnet(0).state_dict(), tmp_path / name)
     os.mkfifo(tmp_path / "config.json")
-    (tmp_path / "preprocessor_config.json").write_text("[" * 100_000)
-    torch.save(peers.resnet(0).state_dict(), tmp_path / "file.bin")
-    assert inspect_file(tmp_path / "file.bin").loads
+    assert verdict(tmp_path / "file.pth") == ""  # anybody's, beside such a file
+    assert "config.json is no table of JSON" in verdict(tmp_path / "file.bin")
+    for text in (
+        "[" * 100_000,
+        "[1]",
+        '{"num_heads": ' + "9" * 100 + "}",
+        '{"a": ',
+        "\0",
+        '{"a": "' + "x" * 2**22 + '"}',
+    ):
+        (tmp_path / "config.json").unlink()
+        (tmp_path / "config.json").write_text(text)
+        assert "config.json is no table of JSON" in verdict(tmp_path / "file.bin")
+    (tmp_path / "config.json").write_text(
+        '{"a": NaN, "b": "\\ud800", "architecture": {"x": [[]]}, "pretrained_cfg": 3}'
+    )
+    assert verdict(tmp_path / "file.bin") == ""
+
+
+def test_tables_by_the_ten_thousand(tmp_path: Path, verdict: Any) -> None:
+    torch.save({str(index): {"a": torch.ones(1)} for index in range(3000)}, tmp_path / "file.pth")
+    assert "no encoder in a known spelling" in verdict(tmp_path / "file.pth")
+    many = {f"t{index}": {"w": np.float32(1)} for index in range(20)}
+    (tmp_path / "file.pkl").write_bytes(pickle.dumps(many | {"a": {"b": np.ones(2)}}))
+    assert "no encoder" in verdict(tmp_path / "file.pkl")
+
+
+def test_bytes_that_belong_to_no_tensor(tmp_path: Path, verdict: Any) -> None:
+    entry = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
+    assert "36 of its 48 bytes belong to no tensor" in verdict(safetensors(tmp_path / "x.safetensors", {"w": entry}))
 
 
 def safetensors(path: Path, header: object, body: bytes = bytes(48)) -> Path:
