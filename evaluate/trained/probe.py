@@ -135,7 +135,7 @@ def run(job: Job) -> list[Metric]:
         assert isinstance(head, nn.Linear)
         tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu().contiguous()}
         write_bytes(job.out / "head.safetensors", save(tensors))
-        clear_state(job.out)
+        clear_state(job.out, "refit")
     return rows
 
 
