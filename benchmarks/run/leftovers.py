@@ -13,8 +13,10 @@ from pathlib import Path
 from pretrain.runtime.errors import InputError
 
 # All that a run may have written before its training began or its metrics were computed.
-_OWN_FILES = ("run.json", "attempts.jsonl", "log.txt", "metrics.jsonl", "events.out.tfevents.*", ".meeting-*")
-_OWN_FILES += ("detectron2.yaml", "classifiers.json")
+_OWN_FILES = (
+    *("run.json", "attempts.jsonl", "log.txt", "metrics.jsonl", "events.out.tfevents.*", ".meeting-*"),
+    *("detectron2.yaml", "classifiers.json"),
+)
 # What only a training writes, with hours in it: a run with one of these goes on from there.
 _WORK = ("state/step_*.pt", "*/state/step_*.pt", "checkpoints/epoch_*.safetensors", "backbone.safetensors")
 # What a run would replace without asking.
