@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evaluate.checkpoints.folders import open_checkpoint
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
+from evaluate.checkpoints.sources.folders import open_checkpoint
 from pretrain.backbones import registry
 from pretrain.runtime.errors import InputError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evaluate.checkpoints.folders import open_checkpoint
+from evaluate.checkpoints.sources.folders import open_checkpoint
 from pretrain.runtime.errors import InputError
 
 

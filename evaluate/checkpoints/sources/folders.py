@@ -13,10 +13,10 @@ from typing import Any
 
 from evaluate.checkpoints.beside import read_beside
 from evaluate.checkpoints.containers import Content, open_file
-from evaluate.checkpoints.distributed import METADATA, open_distributed
 from evaluate.checkpoints.file_bytes import FileBytes, OpenFile
 from evaluate.checkpoints.limits import listed, one_sentence, readable
 from evaluate.checkpoints.recognise import START_BYTES, foreign
+from evaluate.checkpoints.sources.distributed import METADATA, open_distributed
 from evaluate.checkpoints.tensors import StoredTensor
 from pretrain.runtime.errors import InputError
 
