@@ -56,9 +56,7 @@ def extract(
     Raises:
         InputError: an image does not decode, or the backbone gives values that are not finite.
     """
-    transform = transform or test_input(
-        KNN_PROTOCOLS["dino"], images, backbone.metadata.normalization, module=backbone.module
-    )
+    transform = transform or test_input(KNN_PROTOCOLS["dino"], images, backbone.metadata.normalization)
     return extract_features(backbone, images, transform, _device(device), cache or cache_root())
 
 

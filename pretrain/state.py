@@ -79,15 +79,6 @@ class StateStore:
                 f"the state could not be saved in {self.directory}: {failure}; the states before it are intact"
             ) from failure
 
-    def remove(self, *, keep: int = 0) -> None:
-        """Remove the states but the `keep` newest; a file without our mark at its end is somebody else's, and stays.
-
-        Damaged states count too: they are older than a whole one, so nothing is lost with them.
-        """
-        for old in sorted(self.directory.glob("step_*.pt"), reverse=True)[keep:]:
-            if _is_marked(old):
-                old.unlink()
-
     def _write(self, step: int, snapshot: dict[str, Any]) -> None:
         path = self.directory / f"step_{step:08d}.pt"
         hashing: _Hashing | None = None
@@ -96,7 +87,9 @@ class StateStore:
                 hashing = _Hashing(stream)
                 torch.save(snapshot, hashing)  # type: ignore[arg-type]  # writes with `write` alone
                 stream.write(hashing.digest() + MARK)
-            self.remove(keep=KEEP)
+            # Damaged files count too: they are older than this whole one, so nothing is lost with them.
+            for old in sorted(self.directory.glob("step_*.pt"), reverse=True)[KEEP:]:
+                old.unlink()
         except (OSError, RuntimeError) as error:  # torch's archive writer reports a failed write as RuntimeError
             self._failure = (hashing.failure if hashing else None) or error
 
@@ -117,19 +110,15 @@ class StateStore:
 
 def require_finite(state: Mapping[str, Any], what: str) -> None:
     """Raise RunFailedError when a weight in `state` is NaN or infinite: such a state must not replace a good one."""
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise RunFailedError(f"{what}: the values of {name} are not finite")
+    names = [name for name, tensor in state.items() if tensor.is_floating_point()]
+    finite = torch.stack([torch.isfinite(state[name]).all() for name in names]).tolist()  # a GPU is waited for once
+    bad = [name for name, good in zip(names, finite, strict=True) if not good]
+    if bad:
+        raise RunFailedError(f"{what}: the values of {bad[0]} are not finite")
 
 
 def _plan(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.dtype, tensor.shape, tensor.stride()
-
-
-def _is_marked(path: Path) -> bool:
-    with path.open("rb") as stream:
-        stream.seek(max(path.stat().st_size - len(MARK), 0))
-        return stream.read() == MARK
 
 
 def whole_content(path: Path) -> memoryview | None:

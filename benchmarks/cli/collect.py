@@ -14,7 +14,6 @@ Roots = Annotated[
     list[Path],
     typer.Option("--root", help="Folder with runs (searched to any depth), .jsonl or .parquet; may be given again."),
 ]
-_FILES_OF_A_RUN = ("run.json", "result.json", "metrics.jsonl", "attempts.jsonl", "log.txt", "request.json")
 Format = Literal["md", "latex", "html", "csv"]
 
 
@@ -63,8 +62,6 @@ def table(
 
     if export is not None and export.suffix != ".parquet":
         raise InputError(f"--export writes a Parquet file, so it must end in .parquet, not {export.name!r}")
-    for target in (out, export):
-        _refuse_to_replace_results(target, root)
     loaded = store.load(root)
     text = named.trace(name, loaded, trace) if trace else named.render(name, loaded, format=output_format)
     if export is not None:
@@ -91,22 +88,8 @@ def report(
     """
     from results.report.page import write_plots, write_report
 
-    _refuse_to_replace_results(out, folder)
     write_report(folder, out)
     print(f"wrote {out}")
     if plots is not None:
         for path in write_plots(folder, plots):
             print(f"wrote {path}")
-
-
-def _refuse_to_replace_results(out: Path | None, roots: list[Path]) -> None:
-    """Raises InputError: what is to be written would replace rows that are read, or a file of a run."""
-    from pretrain.runtime.errors import InputError
-
-    if out is None or not out.exists():
-        return
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; expected the name of the file to write")
-    of_a_run = out.name in _FILES_OF_A_RUN and (out.parent / "run.json").exists()
-    if of_a_run or any(root.exists() and out.samefile(root) for root in roots):
-        raise InputError(f"{out} holds results that would be replaced; give another file")

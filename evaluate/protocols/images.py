@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from evaluate.protocols.base import TaskProtocol
-from pretrain.runtime.settings import Later
 
 IMAGES_SOURCE = "moco-v3 main_lincls.py, dino eval_knn.py (Resize 256, CenterCrop 224); native_up_to_px: this project"
 
@@ -26,9 +25,6 @@ class ImageProtocol(TaskProtocol):
         image_size: side of the test's centre crop, and of the training crop where the protocol trains, in pixels.
         interpolation: of both resizings.
         native_up_to_px: see above.
-        off_patch: an image whose side is no multiple of the backbone's patch: "resize" brings it to the next multiple
-            (`resize` grows with it), "pad" fills it up with black (timm's dynamic_img_pad). A family whose positions
-            are fixed (BEiT, mixers) is measured at its own size, whatever this says.
         normalization: "checkpoint" takes mean and std from the checkpoint's metadata; "imagenet", "swav" (its std
             starts with 0.228, swav src/multicropdataset.py and eval_linear.py) and "none" (pixels in 0..1, as SimCLR's
             TensorFlow models expect) say it outright.
@@ -47,15 +43,11 @@ class ImageProtocol(TaskProtocol):
     image_size: int = Field(default=224, ge=1)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     native_up_to_px: int = Field(default=64, ge=0)
-    off_patch: Annotated[Literal["resize", "pad"], Later(before="resize")] = "resize"
     normalization: Literal["checkpoint", "imagenet", "swav", "none"] = "checkpoint"
     train_limit: int | None = Field(default=None, ge=2)
     test_limit: int | None = Field(default=None, ge=1)
     test_split: Literal["auto", "test", "val", "tenth_of_train"] = "auto"
     metric: Literal["auto", "top1", "mean_per_class"] = "auto"
-
-
-TokensSeen = Literal["pooled", "class", "mean", "both"]
 
 
 class FeatureProtocol(ImageProtocol):
@@ -65,16 +57,11 @@ class FeatureProtocol(ImageProtocol):
         layers: how many of the last stages (ResNet: average-pooled maps) or blocks (ViT: class tokens) are
             concatenated. 1 is the backbone's own pooled output.
         patch_average: for ViTs, concatenate the mean of the last block's patch tokens as well (DINOv2's `avgpool`).
-        tokens: what is taken of each layer of a ViT: "class" token, "mean" of the patch tokens, or "both", one after
-            the other. "pooled" is the backbone's own pooled output for one layer, class tokens for more.
-        norm: a ViT's final norm is applied to each layer first; off, what the block gives (MSN).
         per_class: few-shot: train on this many images of each class, drawn from the seed; None for all.
     """
 
     layers: int = Field(default=1, ge=1)
     patch_average: bool = False
-    tokens: Annotated[TokensSeen, Later(before="pooled")] = "pooled"
-    norm: Annotated[bool, Later(before=True)] = True
     per_class: int | None = Field(default=None, ge=1)
 
 
