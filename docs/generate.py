@@ -18,6 +18,7 @@ from generated_presets import protocol_page, protocols_index, recipes_page
 from markdown_parts import NOTE, cell, table
 from pictures import FOLDER, PICTURES
 from step_costs import with_costs
+from test_sizes import with_test_sizes
 
 from benchmarks.cli import app
 from benchmarks.schema import TITLES, schema, shipped
@@ -29,7 +30,7 @@ from results.store.store import COLUMNS
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference"
-WITH_MEASURED = (HERE.parent / "README.md", HERE / "measured.md", HERE / "evidence.md")
+WITH_MEASURED = (HERE.parent / "README.md", HERE / "measured.md", HERE / "evidence.md", HERE / "statistics.md")
 
 
 def walk(command: Any, words: list[str]) -> list[tuple[list[str], Any]]:
@@ -118,5 +119,5 @@ if __name__ == "__main__":
     for name, draw in PICTURES.items():
         write_text(FOLDER / name, draw())
     for page in WITH_MEASURED:
-        write_text(page, with_costs(refreshed(page.read_text(encoding="utf-8"))))
+        write_text(page, with_test_sizes(with_costs(refreshed(page.read_text(encoding="utf-8")))))
     sys.exit(0)

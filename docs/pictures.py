@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import step_costs
+import test_sizes
 from drawing import method
 from matplotlib.figure import Figure
 
@@ -64,5 +65,6 @@ PICTURES: dict[str, Callable[[], str]] = {
     "evidence_forty.svg": partial(dots, "evidence/forty_epochs", "evidence_cifar10.jsonl", "evidence_semi.jsonl"),
     "evidence_tenth.svg": partial(dots, "evidence/tenth_of_labels", "evidence_semi.jsonl"),
     "evidence_ablation.svg": partial(dots, "evidence/ablation", "evidence_ablation.jsonl"),
+    "test_sizes.svg": lambda: on_white(test_sizes.figure()),
     "evidence_transfer.svg": partial(dots, "summary", "evidence_transfer.jsonl"),
 }

@@ -1,7 +1,7 @@
 """Tables of measured rows inside Markdown files, made by the code that makes all tables: `python -m results.readme`.
 
-A block starts with `<!-- table NAME from FILE.jsonl -->` (or `from FILE.jsonl and FILE.jsonl`), files under
-results/measured/, and ends with `<!-- end -->`.
+A block starts with `<!-- table NAME from FILE.jsonl -->` (or `from FILE.jsonl and FILE.jsonl`; `against ROW` after it
+shows differences to that row), files under results/measured/, and ends with `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from results.tables.named import render
 MEASURED = Path(__file__).with_name("measured")
 _FILE = r"[\w.-]+\.jsonl"
 _BLOCK = re.compile(
-    rf"(?P<head><!-- table (?P<name>\S+) from (?P<files>{_FILE}(?: and {_FILE})*) -->\n).*?(?P<end><!-- end -->)",
+    rf"(?P<head><!-- table (?P<name>\S+) from (?P<files>{_FILE}(?: and {_FILE})*)(?: against (?P<against>.+?))? -->\n)"
+    r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
 
@@ -27,7 +28,8 @@ def refreshed(text: str) -> str:
 
     def table(block: re.Match[str]) -> str:
         rows = load([MEASURED / file for file in block["files"].split(" and ")])
-        return f"{block['head']}\n{render(block['name'], rows, format='md').strip()}\n\n{block['end']}"
+        text = render(block["name"], rows, format="md", against=block["against"])
+        return f"{block['head']}\n{text.strip()}\n\n{block['end']}"
 
     return _BLOCK.sub(table, text)
 

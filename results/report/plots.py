@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+
+
+def styled() -> AbstractContextManager[None]:
+    """Inside it a figure's axes come out in the manner of all drawings here."""
+    return mpl.rc_context(_STYLE)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -118,7 +124,7 @@ def accuracy_by_epochs(
     for index, (name, points) in enumerate(curves.lines.items()):
         x = np.array([point.epochs for point in points]) * (pace[name] if pace else 1.0)
         axes.errorbar(x, [point.mean for point in points], yerr=[point.std or 0 for point in points], label=name,
-                      capsize=3, elinewidth=1.4, **_look(index))  # fmt: skip
+                      capsize=3, elinewidth=1.4, **look(index))  # fmt: skip
     for name, (mean, _) in curves.levels.items():
         axes.axhline(mean, color=INK, lw=1.2, linestyle=(0, (1, 2)), label=name)
     axes.set_xscale("log", base=2)
@@ -189,7 +195,7 @@ def task_dots(table: Table, *, most: int = 24) -> Figure | None:
             if measured is None:
                 continue
             axis.errorbar(measured.mean, place, xerr=measured.std or 0, capsize=3, elinewidth=1.4,
-                          **_look(place) | {"linestyle": "none"})  # fmt: skip
+                          **look(place) | {"linestyle": "none"})  # fmt: skip
         axis.set_title("\n".join(column.label), fontsize=9, color=INK)
         axis.set_xlabel(column.unit, fontsize=8.5)
         axis.margins(0.18)
@@ -250,10 +256,10 @@ def _legend(axes: Axes, loc: Any = "best") -> None:
 
 
 def _line(axes: Axes, index: int, x: Any, y: Any, label: str, every: int = 1) -> None:
-    axes.plot(x, y, label=label, markevery=every, **_look(index))
+    axes.plot(x, y, label=label, markevery=every, **look(index))
 
 
-def _look(index: int) -> dict[str, Any]:
+def look(index: int) -> dict[str, Any]:
     """Colour, dash and marker of the series of that number."""
     style = index % len(SERIES)
     line = {"color": SERIES[style], "linestyle": _DASHES[style], "lw": 1.8}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 
 import pandas as pd
 
-from pretrain.runtime.errors import InputError
+from pretrain.runtime.errors import InputError, unknown
 from results.store import published as published_numbers
 from results.store.lookup import Lookup, Row, records
 from results.store.store import Store
-from results.tables.contest import ALPHA, embolden
+from results.tables.contest import ALPHA, embolden, set_against
 from results.tables.definition import ColumnDefinition, Definition, Filter, RowDefinition
+from results.tables.found import auto_columns, checkpoint_rows, frame_of
 from results.tables.measuring import Evidence, measure
 from results.tables.table import Cell, Column, Mark, Published, Table
 
@@ -28,84 +29,112 @@ _RARELY_NEEDED = [
     "started",
     "checkpoint_detail",
 ]
-_IDENTITY = ["checkpoint", "method", "backbone", "recipe", "epoch", "pretrain_data"]
 
 
-def build(name: str, definition: Definition, store: Store) -> Table:
+def build(
+    name: str,
+    definition: Definition,
+    store: Store,
+    *,
+    against: str | None = None,
+    stale: Mapping[str, str] | None = None,
+) -> Table:
     """The table of a definition over a store.
 
+    `against`: a row's label, to which every other number is set as a difference. `stale`: run id -> why today's code
+    would not do that run as it was done.
+
     Raises:
-        InputError: the definition leaves open which of several published numbers is meant.
+        InputError: the definition leaves open which of several published numbers is meant; or no row `against`.
     """
     named = _named(definition)
-    everything = _frame(store).drop(columns=[name for name in _RARELY_NEEDED if name not in named])
+    everything = frame_of(store).drop(columns=[name for name in _RARELY_NEEDED if name not in named])
     found = Lookup(records(everything)).positions(definition.measured or {})
     frame = everything.loc[sorted(found)].reset_index(drop=True)
     lookup = Lookup(records(frame))
-    columns = _auto_columns(frame) if definition.columns == "auto" else definition.columns
+    columns = auto_columns(frame) if definition.columns == "auto" else definition.columns
     assert not isinstance(columns, str)
     rows = list(definition.rows)
     if definition.checkpoints:
-        rows += _checkpoint_rows(frame, lookup, rows, columns)
+        rows += checkpoint_rows(frame, lookup, rows, columns)
+    labels = [row.label for row in rows]
+    if against is not None and against not in labels:
+        raise unknown("row of the table", against, labels)
     sources: dict[str, int] = {}
     heads: list[Column] = []
     cells: list[list[Cell]] = [[] for _ in rows]
-    notes: list[str] = []
-    told: dict[str, list[str]] = {}  # how the best were told apart -> the columns of which that is said
+    notes = _Notes()
     for column in columns:
         inside = lookup.within(column.measured or {})
         head = _head(definition, column, inside.rows)
         heads.append(head)
         selection = column.selection or _selection(inside.rows)
         contestants: list[tuple[Cell, Evidence]] = []
+        reference = None
         for row, line in zip(rows, cells, strict=True):
             cell, evidence = _cell(definition, row, column, inside, selection)
             cell.published = _published(definition, row, column, sources)
             if evidence and not set(cell.marks) & {"best", "held_out", "off_protocol"}:
+                reference = len(contestants) if row.label == against else reference
                 contestants.append((cell, evidence))
-            notes += [f"{row.label}, {head.name}: {why}" for why in cell.why]
+            _mark_stale(cell, stale or {})
+            notes.whys += [(row.label, head.name, why) for why in cell.why]
             line.append(cell)
-        tested = definition.test and column.quantity is None
-        if tested and (sentence := embolden(head, contestants, column.tuned)):
-            told.setdefault(sentence, []).append(head.name)
-    rule = f"Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ {ALPHA})."
+        if not definition.test or column.quantity is not None:
+            continue
+        if against is None:
+            notes.tell(head, embolden(head, contestants, column.tuned))
+        elif reference is not None:
+            notes.tell(head, set_against(against, contestants, reference, column.tuned))
+    if against is not None:
+        rule = f"Bold: differs from {against} (Holm-corrected, p < {ALPHA:g})."
+    else:
+        rule = f"Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ {ALPHA:g})."
     bold = any(cell.bold for line in cells for cell in line)
-    notes = [*([rule] if bold else []), *(f"{'; '.join(names)}: {how}" for how, names in told.items()), *notes]
     return Table(
         name=name,
-        title=definition.title,
+        title=definition.title if against is None else f"{definition.title}, against {against}",
         caption=definition.caption,
-        rows=[row.label for row in rows],
+        rows=labels,
         columns=heads,
         cells=cells,
-        notes=notes,
+        notes=[*([rule] if bold else []), *notes.lines()],
         sources=list(sources),
+        against=against,
     )
 
 
-def _frame(store: Store) -> pd.DataFrame:
-    """Rows and, with an empty metric, the runs that have none; a campaign's weights are told of as their pretraining.
+class _Notes:
+    """What is said below a table, each thing once: with the columns, or the cells, of which it holds."""
 
-    Adds `recipe_values`: the values of the recipe that made the weights, as JSON.
-    """
-    bare = store.runs[~store.runs["run_id"].isin(store.rows["run_id"])]
-    frame = pd.concat([store.rows, bare.reindex(columns=store.rows.columns).astype(store.rows.dtypes)])
-    frame = frame.reset_index(drop=True)
-    trained = store.runs[store.runs["kind"] == "pretrain"].set_index("run_id")
-    # A run that failed early never read its weights: what they are is known from the run that was to make them.
-    made_by = frame["checkpoint_ref"].str.removeprefix("run:").where(frame["checkpoint_ref"].str.startswith("run:"))
-    made_by = made_by.fillna(frame["run_id"].where(frame["kind"] == "pretrain"))
-    values = made_by.map(trained["protocol_values"])
-    frame["recipe_values"] = values
-    parsed = {text: json.loads(text) for text in values.dropna().unique()}
-    for column, key in (("method", "method"), ("backbone", "backbone")):
-        known = values.map(lambda text, key=key: parsed[text].get(key) if isinstance(text, str) else None)
-        frame[column] = _filled(frame[column], known)
-    frame["recipe"] = _filled(frame["recipe"], made_by.map(trained["protocol"]))
-    frame["pretrain_seed"] = _filled(frame["pretrain_seed"], made_by.map(trained["seed"]))
-    frame["pretrain_data"] = _filled(frame["pretrain_data"], made_by.map(trained["data"]))
-    frame["checkpoint"] = _filled(frame["checkpoint"], frame["run_id"].map(_labels(frame, trained)))
-    return frame
+    def __init__(self) -> None:
+        self.told: dict[str, list[str]] = {}
+        self.whys: list[tuple[str, str, str]] = []
+
+    def tell(self, head: Column, sentence: str | None) -> None:
+        if sentence:
+            self.told.setdefault(sentence, []).append(head.name)
+
+    def lines(self) -> list[str]:
+        if len(self.told) == 1 and len(next(iter(self.told.values()))) > 1:
+            lines = [f"Each column: {how}" for how in self.told]
+        else:
+            lines = [f"{'; '.join(names)}: {how}" for how, names in self.told.items()]
+        places: dict[str, list[tuple[str, str]]] = {}
+        for row, column, why in self.whys:
+            places.setdefault(why, []).append((row, column))
+        for why, cells in places.items():
+            first = ", ".join(cells[0])
+            lines.append(f"{first}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}: {why}")
+        return lines
+
+
+def _mark_stale(cell: Cell, stale: Mapping[str, str]) -> None:
+    """Mark a number that today's code would measure otherwise, and say why."""
+    reasons = [stale[run_id] for run_id in (cell.measured.run_ids if cell.measured else ()) if run_id in stale]
+    if reasons:
+        cell.marks.append("stale")
+        cell.why += dict.fromkeys(reasons)
 
 
 def _named(definition: Definition) -> set[str]:
@@ -113,74 +142,6 @@ def _named(definition: Definition) -> set[str]:
     columns = [] if isinstance(definition.columns, str) else definition.columns
     filters = [definition.measured, *(one.measured for one in (*columns, *definition.rows))]
     return {key for one in filters for key in one or {}}
-
-
-def _filled(column: pd.Series, known: pd.Series) -> pd.Series:
-    # Where no run was pretrained nothing is known, and nothing has no type.
-    return column.fillna(known.astype(column.dtype))
-
-
-def _labels(frame: pd.DataFrame, trained: pd.DataFrame) -> dict[str, str]:
-    """What each pretraining is called: as those call it that measure its weights, else by its recipe.
-
-    Variants of one recipe that nobody has measured yet are told apart by the hash of their settings.
-    """
-    variants = trained.groupby("protocol")["protocol_hash"].nunique()
-    several = trained["protocol"].map(variants) > 1
-    names = trained["protocol"].where(~several, trained["protocol"] + "#" + trained["protocol_hash"].str[:4]).to_dict()
-    measured = frame[frame["checkpoint_ref"].str.startswith("run:").fillna(False) & frame["checkpoint"].notna()]
-    pairs = measured[["checkpoint_ref", "checkpoint"]].drop_duplicates()
-    # Of several labels, as intermediate epochs have, the shortest is that of the whole pretraining.
-    for reference, label in sorted(pairs.itertuples(index=False), key=lambda pair: (-len(pair[1]), pair[1])):
-        names[reference.removeprefix("run:")] = label
-    return names
-
-
-def _auto_columns(frame: pd.DataFrame) -> list[ColumnDefinition]:
-    """A column for each task, set, protocol, main metric and selection that is there."""
-    main = frame[(frame["rank"] == 0) & (frame["kind"] == "evaluate")]
-    key = ["task", "data", "data_identity", "protocol", "protocol_hash", "metric", "selection"]
-    kinds = main[key].drop_duplicates().sort_values(key)
-    columns = []
-    for kind in kinds.to_dict("records"):
-        same = kinds[(kinds["task"] == kind["task"]) & (kinds["data"] == kind["data"])]
-        protocol = str(kind["protocol"])
-        if same[same["protocol"] == protocol]["protocol_hash"].nunique() > 1:
-            protocol += f"#{kind['protocol_hash'][:4]}"
-        data = str(kind["data"])
-        if same["data_identity"].nunique() > 1:
-            data += f"#{str(kind['data_identity'])[:4]}"
-        how = {"last": "", "held_out": "", "best": ", best on test"}[kind["selection"]]
-        wanted: Filter = {name: None if pd.isna(value) else value for name, value in kind.items()}
-        label = f"{kind['task']}\n{data}\n{kind['metric']}, {protocol}{how}"
-        columns.append(ColumnDefinition(label=label, measured=wanted, selection=kind["selection"]))
-    return columns
-
-
-def _checkpoint_rows(
-    frame: pd.DataFrame, lookup: Lookup, rows: list[RowDefinition], columns: list[ColumnDefinition]
-) -> list[RowDefinition]:
-    """A row for each checkpoint that stands in a column and in no row yet."""
-    taken: set[int] = set()
-    for row in rows:
-        if row.measured is not None:
-            taken |= lookup.positions(row.measured)
-    inside: set[int] = set()
-    for column in columns:
-        inside |= lookup.positions(column.measured or {})
-    rest = frame.loc[sorted(inside - taken)]
-    groups = rest[rest["metric"].notna()][_IDENTITY].drop_duplicates().sort_values(_IDENTITY)
-    # A checkpoint none of whose runs has ended is known by its label alone.
-    alone = rest[~rest["checkpoint"].isin(groups["checkpoint"])]["checkpoint"].dropna().drop_duplicates().sort_values()
-    found = []
-    for group in groups.to_dict("records"):
-        namesakes = groups[groups["checkpoint"] == group["checkpoint"]]
-        differing = [name for name in _IDENTITY[1:] if namesakes[name].nunique(dropna=False) > 1]
-        more = ", ".join(f"{name} {'-' if pd.isna(group[name]) else group[name]}" for name in differing)
-        keys = ["checkpoint", *differing]
-        wanted: Filter = {name: None if pd.isna(group[name]) else group[name] for name in keys}
-        found.append(RowDefinition(label=f"{group['checkpoint']}{f' ({more})' if more else ''}", measured=wanted))
-    return found + [RowDefinition(label=label, measured={"checkpoint": label}) for label in alone]
 
 
 def _selection(rows: list[Row]) -> str | None:

@@ -1,37 +1,68 @@
-"""Bold in a column: the best number and those not significantly worse, by which test and over how many samples."""
+"""A column's comparisons: how each number stands to one of them, by which test, and which are bold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pretrain.runtime.errors import InputError
-from results.tables import stats
+from results.tables import difference, stats
+from results.tables.difference import Comparison, Side
 from results.tables.measuring import Evidence, refuse_mixture
-from results.tables.table import Cell, Column
+from results.tables.table import Cell, Column, Versus
 
-ALPHA = 0.05
+ALPHA = 1 - difference.LEVEL
 
 
 def embolden(column: Column, cells: list[tuple[Cell, Evidence]], tuned: Sequence[str] = ()) -> str | None:
     """Mark the best cells of a column bold; the sentence that says how that was told, None when nothing was to tell.
 
-    `cells`: each cell that holds a number fit for comparison, with what it is made of. `tuned`: settings of the
-    protocol that were chosen for each row, in which rows may differ.
+    Each cell but the best learns how it stands to the best (`Cell.versus`). `cells`: each that holds a number fit for
+    comparison, with what it is made of. `tuned`: settings of the protocol that were chosen for each row, in which rows
+    may differ.
     """
     if len(cells) < 2:
         return None
+    best = _best(column, cells)
+    how = _compared(cells, best, tuned, "best")
+    if isinstance(how, InputError):
+        return f"nothing is bold. {str(how)[0].upper()}{str(how)[1:]}."
+    for cell, _ in cells:
+        cell.bold = cell.versus is None or cell.versus.corrected >= ALPHA
+    return how
+
+
+def set_against(row: str, cells: list[tuple[Cell, Evidence]], index: int, tuned: Sequence[str] = ()) -> str | None:
+    """Compare every cell of a column with that of the row called `row`, the `index`-th of `cells`; bold what differs.
+
+    Returns the sentence that says how, None when there is nothing to compare.
+    """
+    if len(cells) < 2:
+        return None
+    how = _compared(cells, index, tuned, row)
+    if isinstance(how, InputError):
+        return f"nothing is compared. {str(how)[0].upper()}{str(how)[1:]}."
+    for cell, _ in cells:
+        cell.bold = cell.versus is not None and cell.versus.corrected < ALPHA
+    return how
+
+
+def _compared(cells: list[tuple[Cell, Evidence]], against: int, tuned: Sequence[str], called: str) -> str | InputError:
+    """Give each cell its difference to one of them; the test in words, or why there is none."""
+    others = [index for index in range(len(cells)) if index != against]
     try:
         refuse_mixture([row for _, evidence in cells for row in evidence.rows], tuned)
-        tests, how = _against_best(column, cells)
+        test, how = _test([evidence for _, evidence in cells])
+        results = [test(index, against) for index in others]
     except InputError as refusal:
-        return f"nothing is bold. {str(refusal)[0].upper()}{str(refusal)[1:]}."
-    corrected = stats.holm([p for _, p in tests])
-    best = _best(column, cells)
-    cells[best][0].bold = True
-    for (index, _), p in zip(tests, corrected, strict=True):
-        cells[index][0].bold = p >= ALPHA
+        return refusal
+    corrected = stats.holm([result.p for result in results])
+    for index, result, p in zip(others, results, corrected, strict=True):
+        cells[index][0].versus = Versus(
+            called, result.difference, result.low, result.high, result.p, p, result.test, len(others)
+        )
     chosen = f"; each row at the {' and '.join(tuned)} chosen for it" if tuned else ""
-    return f"{len(tests)} comparison{'s' if len(tests) > 1 else ''} with the best by {how}{chosen}."
+    whom = "the best" if called == "best" else called
+    return f"{len(others)} comparison{'s' if len(others) > 1 else ''} with {whom} by {how}{chosen}."
 
 
 def _best(column: Column, cells: list[tuple[Cell, Evidence]]) -> int:
@@ -39,30 +70,35 @@ def _best(column: Column, cells: list[tuple[Cell, Evidence]]) -> int:
     return max(range(len(means)), key=lambda index: means[index] if column.higher_is_better else -means[index])
 
 
-def _against_best(column: Column, cells: list[tuple[Cell, Evidence]]) -> tuple[list[tuple[int, float]], str]:
-    """(index, p) of every other cell against the best, all by one test, and the test in words."""
-    best = _best(column, cells)
-    others = [index for index in range(len(cells)) if index != best]
-    correct = [evidence.correct for _, evidence in cells]
+def _test(rows: Sequence[Evidence]) -> tuple[Callable[[int, int], Comparison], str]:
+    """The one test by which any two of the rows are compared, and its name in words."""
+    correct = [evidence.correct for evidence in rows]
     given = [side for side in correct if side is not None]
-    if len(given) == len(cells):
-        if all(len(side) == 1 and side[0].shape[0] == 1 for side in given):
-            results = [stats.mcnemar_test(given[best][0][0], given[index][0][0]) for index in others]
-        else:
-            results = stats.paired_bootstrap(given[best], [given[index] for index in others])
-        several = "" if all(len(side) == 1 for side in given) else " and pretrainings"
-        alone = any(len(side) == 1 for side in given)
-        caveat = "; a row of one pretraining stands for these weights alone" if alone else ""
+    if len(given) < len(rows):
+        return _on_means(rows)
+    n = difference.same_samples([unit for side in given for unit in side])
+    alone = [len(side) == 1 for side in given]
+    caveat = "; a row of one pretraining stands for these weights alone" if any(alone) else ""
+    if all(len(side) == 1 and side[0].shape[0] == 1 for side in given):
+        test = difference.mcnemar_test
         return (
-            [(index, result.p) for index, result in zip(others, results, strict=True)],
-            f"{results[0].test} over {results[0].n:,} test samples{several}{caveat}",
+            lambda one, other: test(given[one][0][0], given[other][0][0]),
+            f"McNemar's exact test over {n:,} test samples{caveat}",
         )
-    values = [evidence.means() for _, evidence in cells]
-    if min(map(len, values)) < 2:
-        raise InputError("the runs kept no answers for each test sample, and a t test needs two pretrainings a row")
-    results = [stats.welch_test(values[best], values[index]) for index in others]
-    fewest = min(map(len, values))
+    sides = [Side.of(side) for side in given]
+    several = "" if all(alone) else " and pretrainings"
     return (
-        [(index, result.p) for index, result in zip(others, results, strict=True)],
-        f"{results[0].test} over {fewest} or more pretrainings a row",
+        lambda one, other: difference.compare_sides(sides[one], sides[other]),
+        f"a t test over {n:,} test samples{several}{caveat}",
+    )
+
+
+def _on_means(rows: Sequence[Evidence]) -> tuple[Callable[[int, int], Comparison], str]:
+    values = [evidence.means() for evidence in rows]
+    fewest = min(map(len, values))
+    if fewest < 2:
+        raise InputError("the runs kept no answers for each test sample, and a t test needs two pretrainings a row")
+    return (
+        lambda one, other: difference.welch_test(values[one], values[other]),
+        f"Welch's t test over {fewest} or more pretrainings a row, on these test images alone",
     )

@@ -26,7 +26,8 @@ def environment() -> Environment:
     )
     made.globals |= {
         "published_text": rendering.published_text,
-        "measured_text": rendering.measured_text,
+        "shown_text": rendering.shown_text,
+        "count_text": rendering.count_text,
         "difference_text": rendering.difference_text,
         "legend": rendering.legend,
         "parts": rendering.parts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.tables.rendering import difference_text, legend, measured_text, parts, published_text
+from results.tables.rendering import count_text, difference_text, legend, parts, published_text, shown_text
 from results.tables.table import Cell, Column, Mark, Table
 
 _SYMBOLS: dict[Mark, str] = {
@@ -14,6 +14,7 @@ _SYMBOLS: dict[Mark, str] = {
     "best": r"$^{\dagger}$",
     "held_out": r"\S",
     "refused": r"$\neq$",
+    "stale": r"$\diamond$",
     "near": r"$\approx$",
     "other": r"\P",
 }
@@ -45,6 +46,7 @@ _CHARACTERS = {
     "‡": r"$\ddagger$",
     "§": r"\S{}",
     "¶": r"\P{}",
+    "◊": r"$\diamond$",
     "’": "'",
     **{character: "\\" + character for character in "&%$#_"},
 }
@@ -79,7 +81,9 @@ def latex(table: Table) -> str:
         lines.append(" & ".join(["", *([escape(part) for part in shown] * len(table.columns))]) + r" \\")
     lines.append(r"\midrule")
     for name, row in zip(table.rows, table.cells, strict=True):
-        texts = [_part(cell, column, part) for cell, column in zip(row, table.columns, strict=True) for part in shown]
+        texts = [
+            _part(cell, column, part, table) for cell, column in zip(row, table.columns, strict=True) for part in shown
+        ]
         lines.append(" & ".join([escape(name), *texts]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright"]
     notes = [*legend(table), *table.notes]
@@ -97,17 +101,16 @@ def _heading(column: Column) -> str:
     return r"\begin{tabular}[b]{@{}c@{}}" + r" \\ ".join(rows) + r"\end{tabular}"
 
 
-def _part(cell: Cell, column: Column, part: str) -> str:
+def _part(cell: Cell, column: Column, part: str, table: Table) -> str:
     if part == "published":
         note = f"[{cell.published.note}]" if cell.published else ""
         return " ".join(filter(None, [escape(published_text(cell, column)), _marks(cell.published_marks), note]))
     if part == "Δ":
         return escape(difference_text(cell, column))
-    text = escape(measured_text(cell, column))
+    text = escape(shown_text(cell, column, table))
     # The sign ± stands in mathematics, which \textbf does not reach: its numbers do the work.
     text = rf"\textbf{{{text}}}" if cell.bold else text
-    count = f"({escape(cell.measured.n)})" if cell.measured else ""
-    return " ".join(filter(None, [text, count, _marks(cell.marks)]))
+    return " ".join(filter(None, [text, escape(count_text(cell, table)), _marks(cell.marks)]))
 
 
 def _marks(marks: Sequence[Mark]) -> str:

@@ -80,8 +80,9 @@ def measure(evidence: Evidence, *, of_samples: bool = True) -> Measured:
     """The number that an evidence of at least one row gives; `of_samples`: a mean over samples, with an interval."""
     units = evidence.pretrainings
     mean, std = stats.mean_std(evidence.means())
+    alike = len(evidence.rows) > len(units) and all(len({row["value"] for row in unit}) == 1 for unit in units)
     if len(units) == 1:
-        std = stats.mean_std([row["value"] for row in units[0]])[1]
+        std = None if alike else stats.mean_std([row["value"] for row in units[0]])[1]
     low, high = _interval(evidence) if of_samples else (None, None)
     first = evidence.rows[0]
     return Measured(
@@ -95,6 +96,7 @@ def measure(evidence: Evidence, *, of_samples: bool = True) -> Measured:
         selection=first["selection"] or "",
         protocol=f"{first['protocol']}#{first['protocol_hash']}",
         data=first["data_identity"] or first["data"],
+        alike=alike,
     )
 
 

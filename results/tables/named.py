@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pretrain.runtime.errors import InputError, unknown
@@ -23,27 +23,39 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }
 
 
-def table(name_or_path: str, store: Store) -> Table:
+def table(
+    name_or_path: str, store: Store, *, against: str | None = None, stale: Mapping[str, str] | None = None
+) -> Table:
     """A table of the package (`definitions()`) or of a YAML file, filled from `store`.
 
+    `against`: the row to which the others are set as differences. `stale`: run id -> why today's code would do that run
+    otherwise (`benchmarks.campaign.stale` knows).
+
     Raises:
-        InputError: no such table, or a definition that does not hold.
+        InputError: no such table or row, or a definition that does not hold.
     """
-    return build(name_or_path, load_definition(name_or_path), store)
+    return build(name_or_path, load_definition(name_or_path), store, against=against, stale=stale)
 
 
-def render(name_or_path: str, store: Store, *, format: str) -> str:
+def render(
+    name_or_path: str,
+    store: Store,
+    *,
+    format: str,
+    against: str | None = None,
+    stale: Mapping[str, str] | None = None,
+) -> str:
     """The table in one of `FORMATS`; the same rows give the same bytes.
 
     Raises:
-        InputError: no such table or format, or a definition that does not hold.
+        InputError: no such table, row or format, or a definition that does not hold.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    return FORMATS[format](table(name_or_path, store))
+    return FORMATS[format](table(name_or_path, store, against=against, stale=stale))
 
 
-def trace(name: str, store: Store, place: str) -> str:
+def trace(name: str, store: Store, place: str, *, stale: Mapping[str, str] | None = None) -> str:
     """From a cell back to where it comes from: the number, each run with its value, weights and command, the source.
 
     `place` is "ROW,COLUMN": the labels as the table shows them; case and spaces do not matter.
@@ -51,7 +63,7 @@ def trace(name: str, store: Store, place: str) -> str:
     Raises:
         InputError: no such table, row or column (with those that exist).
     """
-    built = table(name, store)
+    built = table(name, store, stale=stale)
     i, j = _place(place, built.rows, [one.name for one in built.columns])
     cell, head = built.cells[i][j], built.columns[j]
     lines = [f"{name}: {built.rows[i]} × {head.name}"]
@@ -72,6 +84,13 @@ def trace(name: str, store: Store, place: str) -> str:
         lines += [text, f"  protocol {ours.protocol}", f"  data     {ours.data}"]
     if cell.difference is not None:
         lines.append(f"difference {rendering.difference_text(cell, head)}")
+    if cell.versus is not None:
+        other = cell.versus
+        lines += [
+            f"to {other.row}".ljust(11) + f"{rendering.versus_text(other, head)} {head.unit} (95 % interval)",
+            f"  p        {rendering.p_text(other.p)}, corrected {rendering.p_text(other.corrected)} "
+            f"({other.test}; Holm over {other.comparisons})",
+        ]
     lines += [f"mark       {rendering.SYMBOLS[mark]} {MEANINGS[mark]}" for mark in cell.marks]
     if not (cell.published or cell.measured or cell.marks):
         lines.append("nothing: no source gives a number and no run was found")

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from results.tables.table import MEANINGS, Cell, Column, Mark, Table
+from results.tables.table import MEANINGS, Cell, Column, Mark, Table, Versus
 
 SYMBOLS: dict[Mark, str] = {
     "failed": "✗",
@@ -15,6 +15,7 @@ SYMBOLS: dict[Mark, str] = {
     "best": "†",
     "held_out": "§",
     "refused": "≠",
+    "stale": "◊",
     "near": "≈",
     "other": "¶",
 }
@@ -45,6 +46,35 @@ def measured_text(cell: Cell, column: Column) -> str:
     return number(cell.measured.mean, column.digits) + spread
 
 
+def shown_text(cell: Cell, column: Column, table: Table) -> str:
+    """What stands for our number: itself, or its difference to the row that the table is set against."""
+    if table.against is None or cell.versus is None:
+        return measured_text(cell, column)
+    return f"{versus_text(cell.versus, column)}, p {p_text(cell.versus.corrected)}"
+
+
+def count_text(cell: Cell, table: Table) -> str:
+    """How many numbers are behind our number, in brackets; nothing beside a difference."""
+    return f"({cell.measured.n})" if cell.measured and (table.against is None or cell.versus is None) else ""
+
+
+def versus_text(versus: Versus, column: Column) -> str:
+    """A difference with its 95 % interval: +1.4 (−0.2 to 3.0)."""
+    low, high = (number(end, column.digits) for end in (versus.low, versus.high))
+    return f"{number(versus.difference, column.digits, signed=True)} ({low} to {high})"
+
+
+def p_text(p: float) -> str:
+    """A p value as papers write it: 0.04, 0.003, < 0.001. One below 0.05 is never rounded up to it."""
+    if p < 0.001:
+        return "< 0.001"
+    for digits in (2, 3, 4, 5):
+        text = f"{p:.{digits}f}"
+        if float(text) != 0 and (float(text) < 0.05) == (p < 0.05):
+            return text
+    return f"{p:.6f}"
+
+
 def difference_text(cell: Cell, column: Column) -> str:
     """Ours minus the published, signed."""
     return MISSING if cell.difference is None else number(cell.difference, column.digits, signed=True)
@@ -58,6 +88,11 @@ def marks_text(marks: Sequence[Mark]) -> str:
 def legend(table: Table) -> list[str]:
     """What the table's numbers and marks mean, one sentence each."""
     lines = []
+    if table.against is not None:
+        lines.append(
+            f"Differences to {table.against} with their 95 % interval, and p corrected by Holm over the rows of the "
+            "column."
+        )
     if any(cell.measured for row in table.cells for cell in row):
         lines.append(
             "Mean ± sample standard deviation over pretrainings (n); n×m: each evaluated with m seeds, of which the "
@@ -94,7 +129,9 @@ def markdown(table: Table) -> str:
     lines.append("|:--|" + "--:|" * len(heads))
     for label, row in zip(table.rows, table.cells, strict=True):
         texts = [
-            _md_part(cell, column, part) for cell, column in zip(row, table.columns, strict=True) for part in shown
+            _md_part(cell, column, part, table)
+            for cell, column in zip(row, table.columns, strict=True)
+            for part in shown
         ]
         lines.append("| " + " | ".join([_md(label), *texts]) + " |")
     if not table.rows:
@@ -105,16 +142,15 @@ def markdown(table: Table) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _md_part(cell: Cell, column: Column, part: str) -> str:
+def _md_part(cell: Cell, column: Column, part: str, table: Table) -> str:
     if part == "published":
         note = f"[{cell.published.note}]" if cell.published else ""
         return " ".join(filter(None, [published_text(cell, column), marks_text(cell.published_marks), note]))
     if part == "Δ":
         return difference_text(cell, column)
-    text = measured_text(cell, column)
+    text = shown_text(cell, column, table)
     text = f"**{text}**" if cell.bold else text
-    count = f"({cell.measured.n})" if cell.measured else ""
-    return " ".join(filter(None, [text, count, marks_text(cell.marks)]))
+    return " ".join(filter(None, [text, count_text(cell, table), marks_text(cell.marks)]))
 
 
 def _md(text: str) -> str:
@@ -141,6 +177,13 @@ _FIELDS = [
     "selection",
     "protocol",
     "data",
+    "versus",
+    "versus_difference",
+    "versus_low",
+    "versus_high",
+    "p",
+    "p_holm",
+    "test",
     "marks",
     "bold",
     "run_ids",
@@ -181,6 +224,17 @@ def _csv_row(label: str, column: Column, cell: Cell) -> dict[str, str | int]:
             "protocol": ours.protocol,
             "data": ours.data,
             "run_ids": " ".join(ours.run_ids),
+        }
+    if cell.versus:
+        other = cell.versus
+        values |= {
+            "versus": other.row,
+            "versus_difference": _digits(other.difference),
+            "versus_low": _digits(other.low),
+            "versus_high": _digits(other.high),
+            "p": _digits(other.p),
+            "p_holm": _digits(other.corrected),
+            "test": other.test,
         }
     return values | {"marks": " ".join(cell.marks), "bold": int(cell.bold)}
 

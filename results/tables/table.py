@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Mark = Literal["failed", "unfinished", "off_protocol", "best", "held_out", "refused", "near", "other"]
+Mark = Literal["failed", "unfinished", "off_protocol", "best", "held_out", "refused", "stale", "near", "other"]
 
 # What each mark means, in the order of the legend.
 MEANINGS: dict[Mark, str] = {
@@ -15,6 +15,7 @@ MEANINGS: dict[Mark, str] = {
     "best": "the best epoch on the test set: optimistic, compared with nothing",
     "held_out": "chosen on a part of train, in a column of last epochs",
     "refused": "no mean: the runs differ in protocol, data or selection",
+    "stale": "measured by settings that today's code resolves otherwise: running it again gives a new run",
     "near": "published under a protocol that is only near ours, or does not say enough to tell",
     "other": "published under a protocol that is none of ours",
 }
@@ -50,6 +51,8 @@ class Measured:
         low, high: 95 % interval over test samples, None when the runs carry none.
         run_ids: behind the number, sorted.
         selection, protocol, data: what all these runs share.
+        alike: each pretraining's evaluations, where it has several, gave one and the same number (as nearest neighbours
+            do with any seed), so that they count as one.
     """
 
     mean: float
@@ -62,14 +65,36 @@ class Measured:
     selection: str
     protocol: str
     data: str
+    alike: bool = False
 
     @property
     def n(self) -> str:
         """How many numbers are behind the mean: "3", "3×2" (pretrainings × evaluation seeds) or "3; 5 runs"."""
-        if self.evaluations == self.pretrainings:
+        if self.evaluations == self.pretrainings or self.alike:
             return str(self.pretrainings)
         each, rest = divmod(self.evaluations, self.pretrainings)
         return f"{self.pretrainings}×{each}" if not rest else f"{self.pretrainings}; {self.evaluations} runs"
+
+
+@dataclass(frozen=True)
+class Versus:
+    """How a number stands to that of another row of its column.
+
+    Attributes:
+        row: the other row's label, or "best" for the best of the column.
+        difference, low, high: this minus that, in the column's unit, with its 95 % interval, not corrected.
+        p, corrected: two-sided; corrected by Holm over the column's `comparisons`.
+        test: its name.
+    """
+
+    row: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    corrected: float
+    test: str
+    comparisons: int
 
 
 @dataclass
@@ -82,6 +107,7 @@ class Cell:
     why: list[str] = field(default_factory=list)
     run_ids: tuple[str, ...] = ()
     bold: bool = False
+    versus: Versus | None = None
 
     @property
     def published_marks(self) -> list[Mark]:
@@ -115,7 +141,10 @@ class Column:
 
 @dataclass
 class Table:
-    """Rows × columns of cells. `cells[i][j]` stands in row i and column j."""
+    """Rows × columns of cells. `cells[i][j]` stands in row i and column j.
+
+    `against`: the row to which the others are shown as differences; None shows every number itself.
+    """
 
     name: str
     title: str
@@ -125,6 +154,7 @@ class Table:
     cells: list[list[Cell]]
     notes: list[str]
     sources: list[str]
+    against: str | None = None
 
     @property
     def has_published(self) -> bool:

@@ -45,11 +45,12 @@ def test_the_generated_pages_are_fresh(generate: ModuleType, repository: Path) -
 
 
 def test_every_measured_file_has_its_table_and_the_tables_are_fresh(generate: ModuleType) -> None:
-    text = "".join((generate.HERE / page).read_text(encoding="utf-8") for page in ("measured.md", "evidence.md"))
-    assert generate.with_costs(refreshed(text)) == text, "make it fresh: python docs/generate.py"
+    text = "".join(page.read_text(encoding="utf-8") for page in generate.WITH_MEASURED)
+    fresh = generate.with_test_sizes(generate.with_costs(refreshed(text)))
+    assert fresh == text, "make it fresh: python docs/generate.py"
     files = {file.name for file in MEASURED.glob("*.json*")}
-    blocks = re.findall(r"<!-- (?:table \S+|costs) from (.+?) -->", text)
-    assert {file for block in blocks for file in block.split(" and ")} == files
+    blocks = re.findall(r"<!-- (?:table \S+|costs) from (.+?)(?: against .+?)? -->", text)
+    assert {file for block in blocks for file in block.split(" and ")} | {"test_size.json"} == files
 
 
 def test_everything_there_is_is_documented(written: dict[str, str]) -> None:
