@@ -66,7 +66,8 @@ def figure() -> Figure:
         panel.set_xticks(range(3), [str(n) for n in units])
         panel.set_xlabel("pretrainings of each method")
         panel.set_title(f"spread {spread}", fontsize=10, color=plots.INK)
-        panel.set_ylim(bottom=0)
+    highest = max(rate for entry in found["errors"] if entry["ratio"] == 1 for rate in entry["rates"].values())
+    panels[0].set_ylim(0, 105 * highest)
     panels[0].set_ylabel("differences found where none is (%)")
     drawn.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5
