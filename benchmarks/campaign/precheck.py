@@ -30,7 +30,7 @@ def check_files(file: SpecFile, runs: Sequence[PlannedRun]) -> None:
     """
     checkpoints = (run.request.checkpoint for run in runs)
     files = {one.label: one for one in checkpoints if one is not None and one.sha256 is not None}
-    wrong: dict[str, InputError] = {}
+    wrong: dict[str, str] = {}
     with progress("look into checkpoints", len(files), unit="files") as bar:
         for label, one in files.items():
             try:
@@ -38,7 +38,7 @@ def check_files(file: SpecFile, runs: Sequence[PlannedRun]) -> None:
                 found = analyse(one.ref, select=one.select, normalization=one.normalization, sha256=one.sha256)
                 found.demand()
             except InputError as error:
-                wrong[label] = error
+                wrong[label] = str(error)  # the error itself would keep its file open
             bar.advance()
     if not wrong:
         return

@@ -17,6 +17,19 @@ def tasks(incomplete: str) -> list[str]:
     return _beginning(incomplete, TASKS)
 
 
+def paths(incomplete: str) -> list[str]:
+    """Files and folders, the latter with their slash."""
+    folder, _, start = incomplete.rpartition("/")
+    place = Path(folder or ("/" if incomplete.startswith("/") else ".")).expanduser()
+    above = incomplete.removesuffix(start)
+    try:
+        return sorted(
+            f"{above}{p.name}{'/' if p.is_dir() else ''}" for p in place.iterdir() if p.name.startswith(start)
+        )
+    except OSError:
+        return []
+
+
 def protocols(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of the protocols of the task that the line names."""
     from evaluate.task import TASKS

@@ -137,7 +137,7 @@ def evaluate(
 
 
 def inspect(
-    file: Annotated[str, typer.Argument(help=CHECKPOINT)],
+    file: Annotated[str, typer.Argument(help=CHECKPOINT, autocompletion=complete.paths)],
     select: Select = None,
     normalization: Normalization = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -163,7 +163,7 @@ def inspect(
 
 
 def convert(
-    file: Annotated[str, typer.Argument(help=CHECKPOINT)],
+    file: Annotated[str, typer.Argument(help=CHECKPOINT, autocompletion=complete.paths)],
     to: Annotated[str, typer.Option("--to", help="torchvision, timm, detectron2, mmseg, huggingface, or fastmoco.")],
     out: Annotated[Path, typer.Option("--out", help="The file (for huggingface: the folder) to write.")],
     select: Select = None,

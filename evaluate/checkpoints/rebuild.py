@@ -76,11 +76,15 @@ class DTypeShell:
 ARGUMENTS = 16
 
 
+def _free(size: int) -> None:
+    """Nothing is read, so nothing is charged."""
+
+
 class Rebuild:
     """One file's table of calls, with the memory they may take."""
 
     def __init__(self) -> None:
-        self.charge: Callable[[int], None] = lambda size: None
+        self.charge: Callable[[int], None] = _free
 
     def read(self, data: Readable, file_size: int, persistent: Callable[[Any], Any] | None = None) -> tuple[Any, int]:
         """Run the pickle at the start of `data`: its object and how many bytes it took.
@@ -96,7 +100,11 @@ class Rebuild:
             persistent=persistent,
         )
         self.charge = machine.charge
-        return machine.run(), machine.at
+        try:
+            return machine.run(), machine.at
+        finally:
+            # A machine that is referred to by what it refers to would keep its file open until some later collection.
+            self.charge = _free
 
     def call(self, what: Global, args: tuple[Any, ...]) -> Any:
         """The object that the name would make of the arguments; NotImplemented if the table does not hold it."""

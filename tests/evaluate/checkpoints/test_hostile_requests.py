@@ -368,3 +368,21 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, peers: 
     monkeypatch.setattr(module, "_decide", touched)
     with pytest.raises(InputError, match="was changed while it was read"):
         inspect_file(path)
+
+
+def test_files_are_closed_when_they_have_been_read(tmp_path: Path, peers: Any, verdict: Any) -> None:
+    # A campaign looks into thousands of files, and a process may have a thousand open.
+    import gc
+
+    torch.save(peers.resnet(0).state_dict(), tmp_path / "whole.pth")
+    torch.save({"x": torch.ones(3)}, tmp_path / "other.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"\x80\x02R.")
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for name in ("whole.pth", "other.pth", "damaged.pth"):
+            verdict(tmp_path / name)
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    finally:
+        gc.enable()
