@@ -45,7 +45,8 @@ def check_weights_are_the_files(backbone: LoadedBackbone) -> None:
     else:
         # What the user selected, so that the file is decided on as before: an encoder's prefix need not name it alone.
         # Not the run's seed, so that what is drawn and not loaded comes out different.
-        expected = fingerprint(load_backbone(backbone.ref, select=backbone.select, seed=0x5EED, tell=False).module)
+        again = load_backbone(backbone.ref, select=backbone.select, arch=backbone.arch, seed=0x5EED, tell=False)
+        expected = fingerprint(again.module)
     if now != expected:
         raise RunFailedError(
             f"the weights in memory (fingerprint {now[:12]}) are not those of {backbone.ref} ({expected[:12]})"

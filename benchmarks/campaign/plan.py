@@ -191,6 +191,7 @@ class _Planner:
                     described=described,
                     select=entry.select,
                     normalization=entry.normalization,
+                    arch=entry.arch,
                 ),
             )
 

@@ -35,7 +35,9 @@ def check_files(file: SpecFile, runs: Sequence[PlannedRun]) -> None:
         for label, one in files.items():
             try:
                 # The plan's digest: a folder of checkpoints is not read once more for it.
-                found = analyse(one.ref, select=one.select, normalization=one.normalization, sha256=one.sha256)
+                found = analyse(
+                    one.ref, select=one.select, normalization=one.normalization, sha256=one.sha256, arch=one.arch
+                )
                 found.demand()
             except InputError as error:
                 wrong[label] = str(error)  # the error itself would keep its file open

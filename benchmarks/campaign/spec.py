@@ -79,6 +79,7 @@ class CheckpointEntry(Settings):
             Or a folder, `hf:ORG/NAME[@REVISION]`, `timm:MODEL`, or `URL#sha256=HEX`: fetched when the spec is planned.
         select: prefix of the encoder to take where a file holds several.
         normalization: the input normalisation, where the file's own would be guessed wrong.
+        arch: what no shape of the file tells of its architecture, `num_heads=12`, or a model of timm's.
         backbone, init: `{backbone: resnet50, init: random}`.
         seeds: draws of the random initialisation; when not given, each evaluation seed draws its own weights.
     """
@@ -86,6 +87,7 @@ class CheckpointEntry(Settings):
     file: str | None = None
     select: str | None = None
     normalization: str | dict[str, Any] | None = None
+    arch: str | None = None
     backbone: str | None = None
     init: Literal["random"] | None = None
     seeds: Seeds | None = Field(default=None, min_length=1)
@@ -98,8 +100,8 @@ class CheckpointEntry(Settings):
             raise ValueError("a backbone without a file needs 'init: random'")
         if self.file is not None and (self.init or self.seeds):
             raise ValueError("'init' and 'seeds' belong to a backbone at random initialisation, not to a file")
-        if self.backbone is not None and (self.select or self.normalization):
-            raise ValueError("'select' and 'normalization' belong to a file")
+        if self.backbone is not None and (self.select or self.normalization or self.arch):
+            raise ValueError("'select', 'normalization' and 'arch' belong to a file")
         return self
 
 

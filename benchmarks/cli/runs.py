@@ -35,6 +35,14 @@ Normalization = Annotated[
         "--normalization", help="The input normalisation by name, where the file does not say.", show_default=False
     ),
 ]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        help="What no shape tells of the architecture: num_heads=12, or a model of timm's, MODEL,KEY=VALUE.",
+        show_default=False,
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -101,6 +109,7 @@ def evaluate(
     seed: Seed = 0,
     select: Select = None,
     normalization: Normalization = None,
+    arch: Arch = None,
     label: Annotated[
         str | None, typer.Option("--label", help="What tables call the checkpoint.", show_default=False)
     ] = None,
@@ -126,6 +135,7 @@ def evaluate(
         seed=seed,
         select=select,
         normalization=normalization,
+        arch=arch,
         label=label,
         device=device,
     )
@@ -140,6 +150,7 @@ def inspect(
     file: Annotated[str, typer.Argument(help=CHECKPOINT, autocompletion=complete.paths)],
     select: Select = None,
     normalization: Normalization = None,
+    arch: Arch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what is in a checkpoint file, which encoder would be used and why. Exit code 1: it would be refused.
@@ -151,7 +162,7 @@ def inspect(
     from evaluate.checkpoints.inspect import inspect_file
     from evaluate.checkpoints.show import show
 
-    report = inspect_file(file, select=select, normalization=normalization)
+    report = inspect_file(file, select=select, normalization=normalization, arch=arch)
     if as_json:
         print(json.dumps(report.model_dump(mode="json"), indent=1))
     else:
@@ -168,6 +179,7 @@ def convert(
     out: Annotated[Path, typer.Option("--out", help="The file (for huggingface: the folder) to write.")],
     select: Select = None,
     normalization: Normalization = None,
+    arch: Arch = None,
 ) -> None:
     """Write the encoder of a checkpoint in another library's format.
 
@@ -175,7 +187,7 @@ def convert(
     """
     from evaluate.checkpoints.export import convert as export
 
-    export(file, to, out, select=select, normalization=normalization)
+    export(file, to, out, select=select, normalization=normalization, arch=arch)
     print(f"wrote {out}")
 
 

@@ -110,7 +110,7 @@ def _evaluate(
     protocol = type(protocol).model_validate(request.settings)
     options: dict[str, Any] = {} if reference.normalization is None else {"normalization": reference.normalization}
     path = reference.path(out)
-    loaded = load_backbone(path, select=reference.select, seed=reference.init_seed or 0, **options)
+    loaded = load_backbone(path, select=reference.select, arch=reference.arch, seed=reference.init_seed or 0, **options)
     if reference.sha256 is not None and loaded.sha256 != reference.sha256:
         raise InputError(
             f"{path} is not the file that was planned: its SHA-256 was {reference.sha256}, now {loaded.sha256}"

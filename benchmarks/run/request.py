@@ -36,6 +36,7 @@ class CheckpointRef(Settings):
         epoch: of an intermediate checkpoint of that pretraining; None for what it ended with.
         sha256: of the file; of several, see `evaluate.checkpoints.containers.Content.sha256`.
         described: SHA-256 of what the files beside it say: a `config.json` may decide what the weights compute.
+        arch: what no shape of the file tells of its architecture (`evaluate.checkpoints.load.load_backbone`).
         init_seed: draw of the random initialisation.
     """
 
@@ -46,6 +47,7 @@ class CheckpointRef(Settings):
     sha256: str | None = None
     select: str | None = None
     normalization: str | dict[str, Any] | None = None
+    arch: Annotated[str | None, Later(before=None)] = None
     init_seed: int | None = None
     described: Annotated[str | None, Later(before=None)] = None
 

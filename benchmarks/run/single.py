@@ -45,6 +45,7 @@ def evaluate_request(
     seed: int,
     select: str | None,
     normalization: str | None,
+    arch: str | None = None,
     label: str | None,
     device: Device,
 ) -> Request:
@@ -61,6 +62,7 @@ def evaluate_request(
             described=described,
             select=select,
             normalization=normalization,
+            arch=arch,
         )
     return Request(
         kind="evaluate",

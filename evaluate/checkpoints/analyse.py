@@ -19,6 +19,7 @@ from evaluate.checkpoints.formats import OWN, Facts, matching
 from evaluate.checkpoints.limits import one_sentence, readable
 from evaluate.checkpoints.normalizations import choose, sensible
 from evaluate.checkpoints.references import locate
+from evaluate.checkpoints.stated import given
 from evaluate.checkpoints.states import equal_encoders, find_encoders, find_states, subclass_of_tensor
 from evaluate.checkpoints.trunk import check_numbers, take, take_own
 from pretrain.backbones.handover import KEY as OUR_KEY
@@ -38,6 +39,7 @@ def analyse(
     select: str | None = None,
     normalization: str | Mapping[str, Any] | None = None,
     sha256: str | None = None,
+    arch: str | None = None,
 ) -> Analysis:
     """Read a file's structure and decide.
 
@@ -47,22 +49,28 @@ def analyse(
         select: prefix or label of the encoder to take, wrappers written or left out.
         normalization: name of a preset or its values, where the file's own cannot be told or is known better.
         sha256: of the file, where somebody has just read all of it for that.
+        arch: what is known of the architecture and stands in no shape: `MODEL`, `MODEL,KEY=VALUE` or `KEY=VALUE`.
 
     Raises:
-        InputError: the file cannot be read at all, `select` names none of its encoders, or there is no such preset.
+        InputError: the file cannot be read at all, `select` names none of its encoders, there is no such preset, or
+            `arch` is nothing of the kind.
     """
     with one_sentence(ref):
         located = locate(ref)
         content = open_checkpoint(located.path)
         content = replace(content, beside=located.beside | content.beside)
-        found = _decide(content, sha256 or content.sha256(), select, normalization)
+        found = _decide(content, sha256 or content.sha256(), select, normalization, arch)
         content.demand_unchanged()
         found.ref = located.ref
         return found
 
 
 def _decide(
-    content: Content, sha256: str, select: str | None, normalization: str | Mapping[str, Any] | None
+    content: Content,
+    sha256: str,
+    select: str | None,
+    normalization: str | Mapping[str, Any] | None,
+    arch: str | None,
 ) -> Analysis:
     states = find_states(content)
     encoders = find_encoders(states)
@@ -72,6 +80,7 @@ def _decide(
         else frozenset()
     )
     facts = Facts(content.container, top, content.header, tuple(states), tuple(encoders))
+    given(arch)
     own = _own_metadata(content)
     stated = own or _converted(content)
     formats = [OWN] if own else matching(facts)
@@ -91,10 +100,12 @@ def _decide(
         take_own(found, own)
         if select:
             raise InputError(f"{content.path} holds one backbone; there is nothing to --select")
+        if arch:
+            raise InputError(f"{content.path} says that it is a {own.backbone}; there is nothing to say with --arch")
     else:
         pick(found, select)
         if found.encoder is not None:
-            take(found, found.encoder)
+            take(found, found.encoder, arch)
     if found.tensors:
         check_numbers(found)
     if found.objections and (kind := subclass_of_tensor(content.root)) is not None:

@@ -172,32 +172,3 @@ def _resnet_in_words(shapes: Mapping[str, Shape]) -> str:
         if inner[1] and inner[0] != inner[1]:
             words += f" in {inner[0] // inner[1]} groups"
     return words
-
-
-# Widths, depths and patch sizes of timm's plain ViTs; the number of heads (width / 64) cannot be seen in shapes.
-VIT_SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
-
-
-def match_vit(shapes: Mapping[str, Shape]) -> Match:
-    """Name a ViT in timm's (DINO's, MoCo v3's) names. Its tensors are held against timm's own model on loading."""
-    patch = shapes.get("patch_embed.proj.weight", ())
-    if len(patch) != 4:
-        return Match(None, "ViT without a single patch convolution (a convolutional stem)", reason="a stem of its own")
-    width, size = patch[0], patch[2]
-    numbers = {
-        int(name.split(".")[1]) for name in shapes if name.startswith("blocks.") and name.split(".")[1].isdigit()
-    }
-    depth = max(numbers, default=-1) + 1
-    tokens = shapes.get("pos_embed", (1, 0, 0))
-    side = round(max(tokens[1] - 1, 0) ** 0.5) * size if len(tokens) == 3 else 0
-    text = f"ViT of {depth} blocks, width {width}, {size}x{size} patches, {side} px positions"
-    extras = [name for name in ("register_tokens", "reg_token", "blocks.0.ls1.gamma", "mask_token") if name in shapes]
-    if extras:
-        return Match(None, text, reason=f"it holds {', '.join(extras)} (DINOv2 and later): no backbone here takes them")
-    name = VIT_SIZES.get((width, depth))
-    if name is None or side != 224 or (name, size) not in _TIMM_VITS:
-        return Match(None, text, reason="no timm ViT of this size is known here")
-    return Match(f"timm:vit_{name}_patch{size}_224", text)
-
-
-_TIMM_VITS = {("tiny", 16), ("small", 16), ("small", 8), ("base", 16), ("base", 8), ("large", 16)}

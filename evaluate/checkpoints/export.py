@@ -51,6 +51,7 @@ def convert(
     *,
     select: str | None = None,
     normalization: str | Mapping[str, Any] | None = None,
+    arch: str | None = None,
 ) -> None:
     """Write the backbone of a file in another project's layout.
 
@@ -65,7 +66,7 @@ def convert(
     """
     if to not in TARGETS:
         raise unknown("conversion target", to, TARGETS)
-    found = analyse(path, select=select, normalization=normalization)
+    found = analyse(path, select=select, normalization=normalization, arch=arch)
     found.demand()
     metadata = metadata_of(found)
     if metadata.backbone in TRUNKS:
@@ -73,7 +74,7 @@ def convert(
         if to != "fastmoco":
             _check_target(to, metadata, TRUNKS[metadata.backbone])
     elif to == "fastmoco":
-        tensors = load_backbone(path, select=select, normalization=normalization).module.state_dict()
+        tensors = load_backbone(path, select=select, normalization=normalization, arch=arch).module.state_dict()
     else:
         raise InputError(f"{path} is a {metadata.backbone}, which {to} has no layout for; expected a ResNet")
     TARGETS[to](Path(out), tensors, metadata)

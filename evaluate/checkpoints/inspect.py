@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluate.checkpoints.analyse import analyse
 from evaluate.checkpoints.analysis import Analysis
-from evaluate.checkpoints.architectures import COUNTER, match_resnet, match_vit
+from evaluate.checkpoints.architectures import COUNTER
+from evaluate.checkpoints.families import match as match_family
 from evaluate.checkpoints.formats import reason_to_drop
 from evaluate.checkpoints.limits import one_sentence, readable
 from evaluate.checkpoints.normalizations import InputSpec
@@ -89,7 +90,11 @@ class Inspection(_Record):
 
 
 def inspect_file(
-    path: str | Path, *, select: str | None = None, normalization: str | Mapping[str, Any] | None = None
+    path: str | Path,
+    *,
+    select: str | None = None,
+    normalization: str | Mapping[str, Any] | None = None,
+    arch: str | None = None,
 ) -> Inspection:
     """Look into a file without loading it into a backbone; imports no torch.
 
@@ -97,12 +102,13 @@ def inspect_file(
         path: whatever names a checkpoint (`evaluate.checkpoints.references`).
         select: prefix of the encoder to take where the file holds several.
         normalization: name of a preset, or its values, to use in place of what the file says.
+        arch: what is known of the architecture and stands in no shape (`load_backbone`).
 
     Raises:
-        InputError: the file cannot be read at all, or `select` or `normalization` name nothing. A file that can be
-            read but not loaded is no error: its `objections` say why.
+        InputError: the file cannot be read at all, or `select`, `normalization` or `arch` name nothing. A file that
+            can be read but not loaded is no error: its `objections` say why.
     """
-    found = analyse(path, select=select, normalization=normalization)
+    found = analyse(path, select=select, normalization=normalization, arch=arch)
     with one_sentence(path):
         return _told(path, found)
 
@@ -140,13 +146,12 @@ def _told(path: str | Path, found: Analysis) -> Inspection:
 def _candidate(encoder: Encoder, found: Analysis) -> Candidate:
     tensors = encoder.tensors()
     shapes = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(COUNTER)}
-    kind = encoder.layout.kind
     group = next(group for group in found.encoders if encoder in group)
     return Candidate(
         label=encoder.label,
         prefix=encoder.prefix,
         spelling=encoder.layout.name,
-        architecture=(match_vit if kind == "vit" else match_resnet)(shapes).text,
+        architecture=match_family(encoder.layout.kind, shapes, encoder.layout.facts).text,
         tensors=len(shapes),
         counters=len(tensors) - len(shapes),
         equal_to=tuple(other.label for other in group if other is not encoder),

@@ -33,7 +33,7 @@ class LoadedBackbone:
         ref: what the user named, pinned where it was fetched: a path, `random:BACKBONE`, `hf:ORG/NAME@COMMIT`.
         sha256: of the file; for `random:` of the weights themselves (`pretrain.backbones.registry.fingerprint`).
         format: the format the file was recognised as; "random" for random initialisation.
-        select: what the user selected, so that the same decision can be taken again.
+        select, arch: what the user selected and said, so that the same decision can be taken again.
         described: SHA-256 of what the files beside it say (`Content.description`).
     """
 
@@ -44,6 +44,7 @@ class LoadedBackbone:
     format: str
     select: str | None = None
     described: str | None = None
+    arch: str | None = None
 
 
 def load_backbone(
@@ -51,6 +52,7 @@ def load_backbone(
     *,
     select: str | None = None,
     normalization: str | Mapping[str, Any] | None = None,
+    arch: str | None = None,
     seed: int = 0,
     tell: bool = True,
 ) -> LoadedBackbone:
@@ -62,6 +64,8 @@ def load_backbone(
         select: the prefix of the encoder to take where a file holds several.
         normalization: to use in place of the file's: name of a preset (`evaluate.checkpoints.normalizations.PRESETS`),
             or its `mean`, `std` and `channels`.
+        arch: what is known of the architecture and stands in no shape: facts such as `num_heads=12`, or a whole model
+            of timm's, `vit_small_patch16_224,num_heads=12`.
         tell: log what the file was recognised as, and its warnings.
 
     Raises:
@@ -76,11 +80,13 @@ def load_backbone(
             torch.manual_seed(seed)
             module = registry.build(ref.removeprefix(RANDOM))
         metadata = BackboneMetadata(backbone=module.name, method="random", seed=seed)
+        if arch is not None:
+            raise InputError(f"{ref} names its architecture; there is nothing to say with --arch")
         if normalization is not None:
             metadata = metadata.model_copy(update={"normalization": preset(normalization)})
         return LoadedBackbone(_frozen(module), metadata, ref, registry.fingerprint(module), "random")
     with one_sentence(ref):
-        found = analyse(ref, select=select, normalization=normalization)
+        found = analyse(ref, select=select, normalization=normalization, arch=arch)
         found.demand()
         metadata = metadata_of(found)
         module = registry.build(metadata.backbone, padding=metadata.padding, stride_in_1x1=metadata.stride_in_1x1)
@@ -99,12 +105,19 @@ def load_backbone(
         )
     described = found.content.description()
     return LoadedBackbone(
-        _frozen(module), metadata, found.ref, found.sha256, found.format.name, select=select, described=described
+        _frozen(module),
+        metadata,
+        found.ref,
+        found.sha256,
+        found.format.name,
+        select=select,
+        described=described,
+        arch=arch,
     )
 
 
 def canonical(found: Analysis) -> dict[str, torch.Tensor]:
-    """The trunk as a state dict in torchvision's names, float32; counters as in the file, 0 where it has none."""
+    """The trunk as a state dict in our names, float32; counters as in the file, 0 where it has none."""
     tensors: dict[str, torch.Tensor] = {}
     counters = found.counters()
     for name, stored in found.tensors.items():

@@ -21,6 +21,8 @@ PRESETS: dict[str, Normalization] = {
     "none": Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     # timm's IMAGENET_INCEPTION: [-1, 1].
     "half": Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    # openai/CLIP clip.py, and open_clip's constants.
+    "clip": Normalization(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)),
     # detectron2's default pixel mean for MSRA's files, in 0-255 and BGR order, with a std of 1.
     "msra_bgr": Normalization(
         mean=(103.53 / 255, 116.28 / 255, 123.675 / 255), std=(1 / 255, 1 / 255, 1 / 255), channels="BGR"

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from evaluate.checkpoints.containers import Content
+from evaluate.checkpoints.families.timm_table import signature, timm_models
 from evaluate.checkpoints.inert import Global, Record
 from evaluate.checkpoints.layouts import Layout, prefixes
+from evaluate.checkpoints.layouts.others import WHOLE
 from evaluate.checkpoints.limits import ENCODERS, NAME_CHARACTERS, TENSORS, readable
 from evaluate.checkpoints.rebuild import ArrayShell
 from evaluate.checkpoints.tensors import Storage, StoredTensor
@@ -58,6 +60,8 @@ class Encoder:
     @cached_property
     def prefix(self) -> str:
         """The prefix as the file has it, wrappers included."""
+        if not self.layout.anchors:
+            return ""
         anchor = self.layout.anchors[0]
         return self.state.originals[self.clean_prefix + anchor].removesuffix(anchor)
 
@@ -67,11 +71,20 @@ class Encoder:
         return "/".join(part for part in (self.state.path, self.prefix) if part)
 
     def tensors(self) -> dict[str, StoredTensor]:
-        """Torchvision's name -> tensor, for all that the layout counts to the trunk.
+        """Our name -> tensor, for all that the layout counts to the trunk.
 
         Raises:
-            InputError: two names of the file stand for the same tensor.
+            InputError: two names of the file stand for the same tensor, or tensors that make one do not fit together.
         """
+        return dict(self._tensors)
+
+    def inside(self) -> dict[str, StoredTensor]:
+        """Clean name after the prefix -> tensor, for everything under the prefix."""
+        at = self.clean_prefix
+        return {name[len(at) :]: tensor for name, tensor in self.state.tensors.items() if name.startswith(at)}
+
+    @cached_property
+    def _tensors(self) -> dict[str, StoredTensor]:
         found: dict[str, StoredTensor] = {}
         for name, tensor in self.state.tensors.items():
             if not name.startswith(self.clean_prefix):
@@ -82,7 +95,7 @@ class Encoder:
             if renamed in found:
                 raise InputError(f"two tensors of the file stand for {renamed}, one of them {name}")
             found[renamed] = _from_haiku(tensor) if self.layout.transposed else tensor
-        return found
+        return self.layout.assemble(found) if self.layout.assemble else found
 
     def owns(self, name: str) -> bool:
         """Whether the tensor of this clean name is part of the trunk."""
@@ -107,7 +120,15 @@ def find_encoders(states: list[StateDict]) -> list[Encoder]:
     found = [Encoder(state, prefix, layout) for state in states for prefix, layout in prefixes(state.tensors)]
     if len(found) > ENCODERS:
         raise InputError(f"it holds {len(found)} encoders, more than {ENCODERS}")
-    return found
+    if found or len(states) != 1:
+        return found
+    # Of a file that holds one network in no known spelling, timm's table may know the shapes.
+    return [Encoder(states[0], "", WHOLE)] if len(states[0].tensors) > 3 and _may_be_timm(states[0]) else []
+
+
+def _may_be_timm(state: StateDict) -> bool:
+    whole = Encoder(state, "", WHOLE).tensors()
+    return signature({name: tensor.shape for name, tensor in whole.items()}) in timm_models()
 
 
 def records(root: Any) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,22 @@ class Storage:
     buffer: Readable | None = None
 
 
+class MadeStorage(Storage):
+    """Numbers made of the file's, such as query, key and value in one; made anew each time they are read.
+
+    Attributes:
+        stored_bytes: how many bytes of the file they are made of.
+    """
+
+    def __init__(self, dtype: str, numel: int, make: Callable[[], Array], stored_bytes: int) -> None:
+        self.dtype, self.numel, self._make, self.stored_bytes = dtype, numel, make, stored_bytes
+
+    @property
+    def buffer(self) -> Buffer:  # type: ignore[override]
+        """The bytes, in memory of their own."""
+        return memoryview(np.ascontiguousarray(self._make())).cast("B")
+
+
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
     """A tensor that has not been read yet.
@@ -77,7 +93,9 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the tensor declares."""
+        """How many bytes of the file the tensor declares."""
+        if isinstance(self.storage, MadeStorage):
+            return self.storage.stored_bytes
         return self.numel * np.dtype(NUMPY_TYPES[self.dtype]).itemsize
 
     def array(self) -> Array:
@@ -131,6 +149,34 @@ class StoredTensor:
         if self.storage is other.storage and mine == theirs:
             return True
         return bool(np.array_equal(_bits(self.array()), _bits(other.array())))
+
+
+def made(dtype: str, shape: Sequence[int], make: Callable[[], Array], *parts: StoredTensor) -> StoredTensor:
+    """A tensor that `make` gives (its numbers in `NUMPY_TYPES[dtype]`) out of tensors of the file."""
+    storage = MadeStorage(dtype, math.prod(shape), make, sum(part.nbytes for part in parts))
+    return StoredTensor(storage, dtype, tuple(shape), contiguous_strides(shape))
+
+
+def joined(*parts: StoredTensor) -> StoredTensor:
+    """Tensors one after the other along their first axis.
+
+    Raises:
+        InputError: they differ in type, or in shape after the first axis.
+    """
+    first = parts[0]
+    if not first.shape or any((part.dtype, part.shape[1:]) != (first.dtype, first.shape[1:]) for part in parts):
+        raise InputError(f"tensors that belong together differ: {', '.join(str(part.shape) for part in parts)}")
+    shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
+    return made(first.dtype, shape, lambda: np.concatenate([part.array() for part in parts]), *parts)
+
+
+def reshaped(tensor: StoredTensor, *shape: int) -> StoredTensor:
+    """The same numbers in another shape, row after row. Raises InputError where their number differs."""
+    if math.prod(shape) != tensor.numel:
+        raise InputError(f"a tensor of shape {tensor.shape} stands where {math.prod(shape)} numbers were expected")
+    if tensor.strides == contiguous_strides(tensor.shape):
+        return replace(tensor, shape=shape, strides=contiguous_strides(shape))
+    return made(tensor.dtype, shape, lambda: np.array(tensor.array(), order="C"), tensor)
 
 
 def reach(shape: Sequence[int], strides: Sequence[int]) -> int:

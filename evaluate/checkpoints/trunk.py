@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from evaluate.checkpoints.analysis import Analysis
-from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, expected, match_resnet, match_vit
+from evaluate.checkpoints.architectures import COUNTER, TRUNKS, Match, Shape, expected, match_resnet
+from evaluate.checkpoints.families import match
+from evaluate.checkpoints.layouts.others import HEADS
 from evaluate.checkpoints.limits import listed, readable
+from evaluate.checkpoints.stated import given, timm_model, told
 from evaluate.checkpoints.states import Encoder, constant
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
 from evaluate.checkpoints.whole import held_against
 from pretrain.backbones.handover import BackboneMetadata
+from pretrain.backbones.names import spell_name
 
 # torch's BatchNorm2d adds this to the variance: with it, variance 1 - eps makes a folded affine layer exact.
 BN_EPS = 1e-5
 
 
-def take(found: Analysis, encoder: Encoder) -> None:
-    """Set the tensors and the backbone they make, with all objections."""
+def take(found: Analysis, encoder: Encoder, arch: str | None = None) -> None:
+    """Set the tensors and the backbone they make, with all objections.
+
+    Args:
+        arch: what the user says of the architecture (`evaluate.checkpoints.stated.given`).
+    """
     tensors = {name: tensor for name, tensor in encoder.tensors().items() if not name.endswith(COUNTER)}
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if encoder.layout.kind == "vit":
-        found.match = match_vit(shapes)
-        if found.format.name == "moco_v3" and shapes["blocks.0.attn.qkv.weight"][1] == 384:
-            # moco-v3 vits.py gives its ViT-S 12 heads; DINO's and timm's has 6, and shapes do not show it.
-            found.match = Match(
-                None, found.match.text, reason="MoCo v3's ViT-S has 12 heads, which no backbone here has"
-            )
-    elif encoder.layout.kind == "resnet":
-        if encoder.layout.name == "caffe2":
-            tensors |= _unfolded(found, tensors)
-            shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        found.match = match_resnet(shapes)
-    else:
-        found.match = Match(None, "a deep stem", reason=encoder.layout.kind)
-    if not found.match.fits and (name := _named_by_timm(found)) is not None:
-        found.match = Match(f"timm:{name}", f"timm's {name}, by the config.json beside the file")
-        tensors = {name: t for name, t in encoder.state.tensors.items() if not name.endswith(COUNTER)}
-        tensors = {name: t for name, t in tensors.items() if not re.match(r"(fc|head\.fc|head|classifier)\.", name)}
+    if encoder.layout.name == "caffe2":
+        tensors |= _unfolded(found, tensors)
+    model, arguments = given(arch)
+    beside = found.content.beside
+    by_timm = (
+        timm_model(beside) if encoder.label == "" and found.content.path.suffix in (".safetensors", ".bin") else None
+    )
+    found.match = None
+    if model in TRUNKS and not arguments:
+        found.match = _against(model, shapes_of(tensors))
+    elif model is not None:
+        found.match = Match(spell_name(model, arguments), f"{model}, given by the user")
+    elif by_timm is not None and (by_timm[0] not in TRUNKS or by_timm[1]):
+        name, stated = by_timm
+        found.match = Match(spell_name(name, stated | arguments), f"timm's {name}, by the config.json beside the file")
+        # timm's own names, whatever family they would be taken for.
+        tensors = {n: t for n, t in encoder.state.tensors.items() if not n.endswith(COUNTER)}
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(HEADS)}
+    if found.match is None:
+        facts = told(encoder, found.facts, found.format, found.content.root, beside, arguments)
+        found.match = match(encoder.layout.kind, shapes_of(tensors), facts)
+    if encoder.layout.name == "huggingface" and (reason := _huggingface_resnet(found)) is not None:
+        found.match = Match(None, found.match.text, reason=reason)
     found.tensors = tensors
     if found.match.fits:
         found.match = held_against(found.match, shapes_of(tensors))
@@ -49,6 +61,20 @@ def take(found: Analysis, encoder: Encoder) -> None:
             "names cannot tell where the stride of a block stands: on the 3x3 convolution, as in torchvision and as is "
             "assumed here, or on the 1x1 before it, as in what began with MSRA's R-50.pkl"
         )
+
+
+def _huggingface_resnet(found: Analysis) -> str | None:
+    """Why transformers' ResNet is another function than ours, by the config.json beside it; None where it is not."""
+    config = found.content.beside.get("config.json", {})
+    if config.get("model_type") != "resnet":
+        return None
+    if config.get("downsample_in_first_stage"):
+        return (
+            "its config.json says downsample_in_first_stage: the first stage halves its maps, which no ResNet here does"
+        )
+    if config.get("hidden_act", "relu") != "relu":
+        return f"its config.json says hidden_act '{config['hidden_act']}', and every ResNet here has relu"
+    return None
 
 
 def shapes_of(tensors: dict[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
@@ -62,20 +88,25 @@ def take_own(found: Analysis, own: BackboneMetadata) -> None:
     held = {readable(name): tensor for name, tensor in found.content.root.items()}
     found.tensors = {name: tensor for name, tensor in held.items() if not name.endswith(COUNTER)}
     if own.backbone in TRUNKS:
-        table, shapes = expected(own.backbone), {name: tensor.shape for name, tensor in found.tensors.items()}
-        found.match = Match(
-            own.backbone,
-            match_resnet(shapes).text,
-            tuple(name for name in table if name not in shapes),
-            tuple(f"{n} is {shapes[n]}, expected {s}" for n, s in table.items() if shapes.get(n, s) != s),
-            tuple(name for name in shapes if name not in table),
-        )
+        found.match = _against(own.backbone, shapes_of(found.tensors))
     elif not own.backbone.startswith("timm:"):
         reason = f"its header names the backbone '{own.backbone}', which this version does not have"
         found.match = Match(None, own.backbone, reason=reason)
     else:
         found.match = held_against(Match(own.backbone, own.backbone), shapes_of(found.tensors), prefix="")
     found.objections += _objections(found.match)
+
+
+def _against(name: str, shapes: Mapping[str, Shape]) -> Match:
+    """The match with one ResNet of ours."""
+    table = expected(name)
+    return Match(
+        name,
+        match_resnet(shapes).text,
+        tuple(name for name in table if name not in shapes),
+        tuple(f"{n} is {shapes[n]}, expected {s}" for n, s in table.items() if shapes.get(n, s) != s),
+        tuple(name for name in shapes if name not in table),
+    )
 
 
 def _objections(match: Match) -> list[str]:
@@ -94,12 +125,6 @@ def _objections(match: Match) -> list[str]:
             f"({match.text}): {listed(match.unexpected)}"
         )
     return said
-
-
-def _named_by_timm(found: Analysis) -> str | None:
-    name = found.content.beside.get("config.json", {}).get("architecture")
-    known = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name)
-    return name if found.format.name == "timm" and known else None
 
 
 def _unfolded(found: Analysis, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:

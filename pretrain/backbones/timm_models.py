@@ -10,15 +10,16 @@ from pretrain.backbones.names import split_name
 from pretrain.backbones.resnets import Backbone
 from pretrain.runtime.errors import InputError
 
-# Arguments of ours that no timm model takes: epsilons of the layer norms, of all of them and of the last alone.
-EPS, LAST_EPS = "eps", "last_eps"
+# Arguments of ours that no timm model takes: epsilons of the layer norms, of all of them and of the last alone, and
+# whether there is a last norm at all.
+EPS, LAST_EPS, LAST_NORM = "eps", "last_eps", "last_norm"
 
 
 class TimmBackbone(Backbone):
     """Any timm model without its classifier: `timm:vit_small_patch16_224` and the like. Names are timm's own.
 
     The name may hold arguments of the model (`pretrain.backbones.names`), and `eps` and `last_eps`, which set the
-    epsilon of its layer norms.
+    epsilon of its layer norms, and `last_norm=false`, which leaves the last one out.
     """
 
     model: Any
@@ -36,6 +37,7 @@ class TimmBackbone(Backbone):
             close = timm.list_models(f"*{model.split('_')[0]}*")[:8]
             raise InputError(f"unknown timm model '{model}'; models with a name like it: {', '.join(close) or 'none'}")
         epsilons = {key: named.pop(key) for key in (EPS, LAST_EPS) if key in named}
+        last_norm = named.pop(LAST_NORM, True)
         try:
             self.model = timm.create_model(model, pretrained=False, num_classes=0, **named, **arguments)
         except (TypeError, ValueError, AssertionError, KeyError, IndexError, RuntimeError, AttributeError) as error:
@@ -43,6 +45,8 @@ class TimmBackbone(Backbone):
                 raise
             raise InputError(f"timm cannot build '{name}': {error}") from None
         _set_epsilons(self.model, epsilons, name)
+        if not last_norm:
+            self.model.norm, self.model.fc_norm = nn.Identity(), nn.Identity()
         self.name, self.width = name, self.model.num_features
         self.stride = max((info["reduction"] for info in self.model.feature_info), default=1)
 

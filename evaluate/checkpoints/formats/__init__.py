@@ -13,10 +13,11 @@ from evaluate.checkpoints.formats.facts import HEAD, PREDICTOR, PROJECTOR, QUEUE
 from evaluate.checkpoints.formats.frameworks import FRAMEWORKS
 from evaluate.checkpoints.formats.libraries import LIBRARIES, OWN
 from evaluate.checkpoints.formats.papers import PAPERS
+from evaluate.checkpoints.formats.transformers import TRANSFORMERS
 
 __all__ = ["FORMATS", "OWN", "PLAIN", "Facts", "Format", "matching", "reason_to_drop"]
 
-FORMATS: tuple[Format, ...] = (OWN, *PAPERS, *FRAMEWORKS, *LIBRARIES)
+FORMATS: tuple[Format, ...] = (OWN, *PAPERS, *TRANSFORMERS, *FRAMEWORKS, *LIBRARIES)
 
 PLAIN = Format(
     "plain",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from evaluate.checkpoints.states import Encoder, StateDict
 
@@ -75,6 +76,7 @@ class Format:
             3x3.
         stride_in_1x1: where the stride of its bottleneck blocks stands.
         stride_is_a_guess: the names cannot tell where it stands.
+        facts: what its code fixes and no shape shows, as arguments of timm's model (heads, pooling).
     """
 
     name: str
@@ -89,6 +91,7 @@ class Format:
     small_stem_padding: str = "symmetric"
     stride_in_1x1: bool = False
     stride_is_a_guess: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 HEAD = (r"(fc|head|heads|linear|classifier)\.", "classifier or projection on top of the trunk")

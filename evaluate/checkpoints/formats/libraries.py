@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluate.checkpoints.formats.facts import HEAD, Format
+from evaluate.checkpoints.formats.facts import HEAD, Facts, Format
 from pretrain.backbones.handover import KEY as OUR_KEY
 
 OWN = Format(
@@ -14,7 +14,68 @@ OWN = Format(
     "the file holds one backbone",
 )
 
+
+# Spellings that belong to one library, and tensors that belong to one paper's files: no other format claims these.
+def _told_apart(f: Facts) -> bool:
+    return any(name.startswith(_LIBRARY_SPELLINGS) for name in f.layouts) or f.has("mask_token", "masked_embed")
+
+
+_LIBRARY_SPELLINGS = ("huggingface", "torchvision ", "clip", "dinov3", "haiku", "caffe2", "detectron2", "simclr_v2")
+
+
+def _huggingface(spelling: str, title: str, normalization: str | None, *, exact: bool = False) -> Format:
+    return Format(
+        spelling.replace(" ", "_"),
+        f"Hugging Face {title}",
+        lambda f: any(name == spelling or (not exact and name.startswith(spelling)) for name in f.layouts),
+        "the names of transformers, and the config.json beside it for what shapes do not tell",
+        (r".*",),
+        "the one encoder there is",
+        (
+            HEAD,
+            (r"pooler\.dense\.", "pooler: its output is no feature of the papers"),
+            (r"(.*\.)?mask_token$", "token of masked patches"),
+            (
+                r"(decoder|text_model|visual_projection|text_projection|logit_scale|logit_bias)\b",
+                "not the image encoder",
+            ),
+        ),
+        normalization=normalization,
+    )
+
+
 LIBRARIES: tuple[Format, ...] = (
+    _huggingface("huggingface vit", "ViT, DeiT, MAE, MSN or I-JEPA", None),
+    _huggingface("huggingface beit", "BEiT or data2vec", None),
+    _huggingface("huggingface dinov2", "DINOv2, with registers or without", "imagenet"),
+    _huggingface("huggingface dinov3", "DINOv3, ViT or ConvNeXt", "imagenet"),
+    _huggingface("huggingface tower", "CLIP or SigLIP, the image tower", None),
+    _huggingface("huggingface convnext", "ConvNeXt, v1 or v2", "imagenet"),
+    _huggingface("huggingface swin", "Swin, v1 or v2", "imagenet"),
+    Format(
+        "torchvision_models",
+        "torchvision's ViT, Swin or ConvNeXt",
+        lambda f: any(name.startswith("torchvision ") for name in f.layouts) and f.bare,
+        "torchvision's names of these models",
+        ("",),
+        "the file holds one network",
+        (HEAD, (r"heads\.|head\.|classifier\.", "classifier")),
+    ),
+    Format(
+        "clip",
+        "CLIP or open_clip, the image tower",
+        lambda f: "clip" in f.layouts,
+        "names transformer.resblocks under visual",
+        (r".*visual\.", r".*"),
+        "the class token before the projection into the space shared with text",
+        (
+            (r"(transformer|token_embedding|positional_embedding|ln_final|text_projection|text)\b", "text encoder"),
+            (r"logit_(scale|bias)$", "scale of the loss"),
+            (r"(visual\.)?proj$", "projection into the space shared with text"),
+            (r"(input_resolution|context_length|vocab_size)$", "sizes of the whole model"),
+        ),
+        normalization="clip",
+    ),
     Format(
         "huggingface",
         "Hugging Face ResNet",
@@ -53,7 +114,7 @@ LIBRARIES: tuple[Format, ...] = (
     Format(
         "torchvision",
         "a flat file in torchvision's names with a classifier",
-        lambda f: f.bare and f.container != "safetensors" and f.has("fc.") and not f.prototypes,
+        lambda f: f.bare and f.container != "safetensors" and f.has("fc.") and not f.prototypes and not _told_apart(f),
         "bare names at the top level and fc",
         ("",),
         "the file holds one network",
@@ -64,7 +125,7 @@ LIBRARIES: tuple[Format, ...] = (
         "backbone_only",
         "a flat file of a backbone (Barlow Twins, VICReg, DINO, extracted SwAV and others publish such files)",
         lambda f: f.bare and f.container != "safetensors" and not f.has("fc.") and not f.prototypes
-        and not f.layouts & {"haiku", "caffe2", "detectron2", "huggingface", "simclr_v2"},
+        and not _told_apart(f),
         "bare names at the top level, no fc",
         ("",),
         "the file holds one backbone",
@@ -75,7 +136,7 @@ LIBRARIES: tuple[Format, ...] = (
         "timm",
         "timm",
         lambda f: f.bare and f.container == "safetensors" and OUR_KEY not in f.header
-        and not f.layouts & {"huggingface", "detectron2"} and not f.prototypes,
+        and not _told_apart(f) and not f.prototypes,
         "flat safetensors file of bare names",
         ("",),
         "the file holds one network",

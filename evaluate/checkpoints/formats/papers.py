@@ -145,7 +145,7 @@ PAPERS: tuple[Format, ...] = (
     ),
     Format(
         "dino",
-        "DINO, full training file",
+        "DINO, iBOT or EsViT, full training file",
         lambda f: f.under("student", "teacher"),
         "student and teacher at the top level",
         (r"teacher/backbone\.", r"teacher/"),
@@ -154,6 +154,7 @@ PAPERS: tuple[Format, ...] = (
             (r"student/backbone\.", "the student"),
             (r"(head|dino_head|ibot_head)\.", "projection head"),
             (r"backbone\.fc\.", "classifier"),
+            (r"(backbone\.)?(masked_embed|mask_token)$", "token of masked patches"),
         ),
     ),
     Format(

@@ -160,7 +160,10 @@ def test_a_deep_stem_of_timm(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     path = tmp_path / "model.safetensors"
-    save_file(timm.create_model("resnet18d", pretrained=False).state_dict(), path)
+    model = timm.create_model("resnet18d", pretrained=False)
+    save_file(model.state_dict(), path)
+    assert inspect_file(path).backbone == "timm:resnet18d"
+    save_file({n: t for n, t in model.state_dict().items() if not n.startswith("layer4.1.")}, path)
     assert "a deep stem" in refusal(path)
 
 

@@ -1,40 +1,12 @@
-"""How encoders' tensors are spelt: for each spelling, how it is told and what each name is in torchvision's.
-
-A layout's `rename` takes the name after the encoder's prefix and gives torchvision's name, or None for what is no part
-of the trunk (a head). Where a name belongs to the trunk but has no place in it, it is passed through, and the trunk is
-refused for it.
-"""
+"""Spellings of ResNets: each name in torchvision's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-Rename = Callable[[str], str | None]
+from evaluate.checkpoints.layouts.spelling import Layout, Rename
 
-
-@dataclass(frozen=True)
-class Layout:
-    """One spelling.
-
-    Attributes:
-        anchors: names that every encoder in this spelling holds, after its prefix.
-        kind: "resnet", "vit", or why no backbone here can take it.
-        transposed: kernels are stored HWIO (Haiku) instead of OIHW.
-    """
-
-    name: str
-    anchors: tuple[str, ...]
-    rename: Rename
-    kind: str = "resnet"
-    transposed: bool = False
-
-
-_TRUNK = re.compile(
-    r"(conv\d*|bn\d*|layer\d+|stem|maxpool|patch_embed|blocks|norm|cls_token|pos_embed|register_tokens|reg_token|"
-    r"mask_token)(\.|$)"
-)
+_TRUNK = re.compile(r"(conv\d*|bn\d*|layer\d+|stem|maxpool)(\.|$)")
 
 
 def _torchvision(name: str) -> str | None:
@@ -140,7 +112,7 @@ def _haiku(name: str) -> str | None:
     return name if module.startswith("block_group") else None
 
 
-LAYOUTS: tuple[Layout, ...] = (
+RESNETS: tuple[Layout, ...] = (
     Layout("torchvision", ("conv1.weight", "layer1.0.conv1.weight"), _torchvision),
     Layout("numbered", ("0.weight", "4.0.conv1.weight", "5.0.conv1.weight"), _numbered(4)),
     Layout("numbered, no max-pool", ("0.weight", "3.0.conv1.weight", "6.0.conv1.weight"), _numbered(3)),
@@ -158,14 +130,11 @@ LAYOUTS: tuple[Layout, ...] = (
         _haiku,
         transposed=True,
     ),
-    Layout("vit", ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"), _torchvision, kind="vit"),
-    Layout("vit, deep stem", ("patch_embed.proj.0.weight", "blocks.0.attn.qkv.weight"), _torchvision, kind="vit"),
     Layout(
         "deep stem",
         ("conv1.0.weight", "layer1.0.conv1.weight"),
         _torchvision,
-        kind="a deep stem (three 3x3 convolutions in place of one 7x7, as in ResNet-C and -D): "
-        "the trunk is no plain ResNet and cannot become one",
+        kind="timm",
     ),
     Layout(
         "deep stem, mmseg",
@@ -174,20 +143,3 @@ LAYOUTS: tuple[Layout, ...] = (
         kind="a deep stem (ResNetV1c or V1d of mmsegmentation): the trunk is no plain ResNet and cannot become one",
     ),
 )
-
-
-def prefixes(names: Iterable[str]) -> list[tuple[str, Layout]]:
-    """Every prefix under which `names` holds an encoder, with its layout, in order of appearance."""
-    known = set(names)
-    found: list[tuple[str, Layout]] = []
-    for layout in LAYOUTS:
-        first, *rest = layout.anchors
-        for name in names:
-            if not name.endswith(first):
-                continue
-            prefix = name[: len(name) - len(first)]
-            if prefix and not prefix.endswith((".", "/")):
-                continue
-            if all(prefix + other in known for other in rest):
-                found.append((prefix, layout))
-    return found
