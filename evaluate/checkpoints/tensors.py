@@ -65,7 +65,7 @@ class MadeStorage(Storage):
     @property
     def buffer(self) -> Buffer:  # type: ignore[override]
         """The bytes, in memory of their own."""
-        return memoryview(np.ascontiguousarray(self._make())).cast("B")
+        return np.ascontiguousarray(self._make()).tobytes()
 
 
 @dataclass(frozen=True, eq=False)

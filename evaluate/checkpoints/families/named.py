@@ -26,7 +26,7 @@ def named(text: str, wanted: Mapping[str, Any], bases: Mapping[str, Defaults], d
 
     # Only a base that leaves nothing unsaid will do: what it sets and `wanted` lacks would be kept.
     fitting = {name: differing(base) for name, base in bases.items() if set(base) <= set(wanted)}
-    name = min(fitting, key=lambda each: len(fitting[each]))
+    name = min(fitting, key=lambda each: (len(fitting[each]), "embed_dim" in fitting[each]))
     return Match(spell_name(name, fitting[name]), text)
 
 

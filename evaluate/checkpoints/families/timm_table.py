@@ -40,8 +40,8 @@ def match_by_table(shapes: Mapping[str, Shape], told: Mapping[str, Any]) -> Matc
     groups = timm_models().get(signature(shapes), [])
     if not groups and "conv1.0.weight" in shapes:
         reason = (
-            "a deep stem (three 3x3 convolutions in place of one 7x7, as in ResNet-C and -D), and no model of timm's has "
-            "these shapes"
+            "a deep stem (three 3x3 convolutions in place of one 7x7, as in ResNet-C and -D), and no model of "
+            "timm's has these shapes"
         )
         return Match(None, text, reason=reason)
     if not groups:

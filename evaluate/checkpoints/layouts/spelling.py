@@ -55,7 +55,8 @@ def table(*rows: tuple[str, str | None], keep: str = r"(?!)") -> Rename:
             if found := pattern.fullmatch(name):
                 if ours is None:
                     return None
-                raised = re.sub(r"\{(\d)\+1\}", lambda m, f=found: str(int(f[int(m[1])]) + 1), ours)
+                number = re.search(r"\{(\d)\+1\}", ours)
+                raised = ours if number is None else ours.replace(number[0], str(int(found[int(number[1])]) + 1))
                 return found.expand(raised)
         return name if re.match(keep, name) else None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from evaluate.checkpoints.layouts.spelling import Layout, Tensors, one_qkv, split_bias, table
-from evaluate.checkpoints.tensors import made
+from evaluate.checkpoints.tensors import StoredTensor, made
 
 _BUFFERS = (r".*(relative_position_index|relative_coords_table|attn_mask|attn\.k_bias)", None)
 _KEEP = r"(patch_embed|layers|norm|absolute_pos_embed)(\.|$)"
@@ -64,10 +65,14 @@ def unfolded(tensors: Tensors) -> Tensors:
     out: Tensors = {}
     for name, tensor in tensors.items():
         if name.endswith(("downsample.reduction.weight", "downsample.norm.weight", "downsample.norm.bias")):
-            out[name] = made(tensor.dtype, tensor.shape, lambda t=tensor: merging_order(t.array()), tensor)
+            out[name] = made(tensor.dtype, tensor.shape, partial(_merged, tensor), tensor)
         else:
             out[name] = tensor
     return out
+
+
+def _merged(tensor: StoredTensor) -> Any:
+    return merging_order(tensor.array())
 
 
 def merging_order(array: Any) -> Any:
