@@ -63,7 +63,7 @@ class MadeStorage(Storage):
         self.dtype, self.numel, self._make, self.stored_bytes = dtype, numel, make, stored_bytes
 
     @property
-    def buffer(self) -> Buffer:  # type: ignore[override]
+    def buffer(self) -> bytes:  # type: ignore[override]
         """The bytes, in memory of their own."""
         return np.ascontiguousarray(self._make()).tobytes()
 

@@ -33,9 +33,9 @@ def take(found: Analysis, encoder: Encoder, arch: str | None = None) -> None:
         tensors |= _unfolded(found, tensors)
     model, arguments = given(arch)
     beside = found.content.beside
-    by_timm = (
-        timm_model(beside) if encoder.label == "" and found.content.path.suffix in (".safetensors", ".bin") else None
-    )
+    # timm's folders hold safetensors or .bin; beside a .pth of somebody's, a config.json may belong to something else.
+    loose = found.content.path.suffix in (".pth", ".pt", ".tar", ".ckpt", ".pkl")
+    by_timm = timm_model(beside) if encoder.label == "" and not loose else None
     found.match = None
     if model in TRUNKS and not arguments:
         found.match = _against(model, shapes_of(tensors))

@@ -36,6 +36,7 @@ class TimmBackbone(Backbone):
         if not timm.is_model(model):
             close = timm.list_models(f"*{model.split('_')[0]}*")[:8]
             raise InputError(f"unknown timm model '{model}'; models with a name like it: {', '.join(close) or 'none'}")
+        _check_arguments(named, name)
         epsilons = {key: named.pop(key) for key in (EPS, LAST_EPS) if key in named}
         last_norm = named.pop(LAST_NORM, True)
         try:
@@ -62,6 +63,27 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D), pooled as timm does for this model."""
         return self.model(images)
+
+
+# What timm's `create_model` does with files and heads is no argument of an architecture.
+_NOT_ARGUMENTS = frozenset((
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
+    "exportable", "no_jit", "num_classes", "in_chans", "features_only", "out_indices", "feature_cfg",
+    "pretrained_strict", "pretrained_filter_fn",
+))  # fmt: skip
+# No architecture has numbers above it; a name that says otherwise would be built for hours.
+_LARGEST = 1 << 16
+
+
+def _check_arguments(named: dict[str, Any], name: str) -> None:
+    for key, value in named.items():
+        if key in _NOT_ARGUMENTS:
+            raise InputError(f"'{name}' gives {key}, which is no argument of an architecture")
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, list) or (isinstance(each, int | float) and abs(each) > _LARGEST):
+                raise InputError(f"{key} of '{name}' is {value}; expected numbers of at most {_LARGEST}")
+        if key == "depth" and isinstance(value, int) and value > 256:
+            raise InputError(f"depth of '{name}' is {value}; expected at most 256")
 
 
 def _set_epsilons(model: nn.Module, epsilons: dict[str, Any], name: str) -> None:
