@@ -73,10 +73,14 @@ def convert(
         tensors = canonical(found)
         if to != "fastmoco":
             _check_target(to, metadata, TRUNKS[metadata.backbone])
+    elif to == "timm":
+        tensors = {name.removeprefix("model."): tensor for name, tensor in canonical(found).items()}
     elif to == "fastmoco":
         tensors = load_backbone(path, select=select, normalization=normalization, arch=arch).module.state_dict()
     else:
-        raise InputError(f"{path} is a {metadata.backbone}, which {to} has no layout for; expected a ResNet")
+        raise InputError(
+            f"{path} is a {metadata.backbone}, which {to} has no layout for; expected a ResNet, or --to timm"
+        )
     TARGETS[to](Path(out), tensors, metadata)
 
 

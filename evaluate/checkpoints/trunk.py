@@ -16,7 +16,7 @@ from evaluate.checkpoints.states import Encoder, constant
 from evaluate.checkpoints.tensors import FLOATS, StoredTensor
 from evaluate.checkpoints.whole import held_against
 from pretrain.backbones.handover import BackboneMetadata
-from pretrain.backbones.names import spell_name
+from pretrain.backbones.names import TIMM, spell_name
 
 # torch's BatchNorm2d adds this to the variance: with it, variance 1 - eps makes a folded affine layer exact.
 BN_EPS = 1e-5
@@ -39,6 +39,9 @@ def take(found: Analysis, encoder: Encoder, arch: str | None = None) -> None:
     found.match = None
     if model in TRUNKS and not arguments:
         found.match = _against(model, shapes_of(tensors))
+    elif model is None and not arguments and found.stated is not None and found.stated.backbone.startswith(TIMM):
+        # `fastmoco convert` wrote the file, and with it which model it is.
+        found.match = Match(found.stated.backbone, f"{found.stated.backbone}, as the file says")
     elif model is not None:
         found.match = Match(spell_name(model, arguments), f"{model}, given by the user")
     elif by_timm is not None and (by_timm[0] not in TRUNKS or by_timm[1]):
