@@ -22,7 +22,7 @@ from pretrain.runtime.settings import Later, Settings
 RANDOM = "random:"
 REQUEST = "request.json"
 # Fields that change no number: prose, and how a recipe keeps its books (the recipe's name stands in the slug).
-_LEFT_OUT = {"pretrain": BOOKKEEPING, "evaluate": frozenset({"source", "sources"})}
+LEFT_OUT = {"pretrain": BOOKKEEPING, "evaluate": frozenset({"source", "sources"})}
 
 
 class CheckpointRef(Settings):
@@ -91,7 +91,7 @@ class Request(Settings):
         identity = {
             "kind": self.kind,
             "task": self.task,
-            "settings": {key: value for key, value in settings.items() if key not in _LEFT_OUT[self.kind]},
+            "settings": {key: value for key, value in settings.items() if key not in LEFT_OUT[self.kind]},
             "data": self.data_identity,
             "seed": self.seed,
             "checkpoint": self.checkpoint.identity() if self.checkpoint else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from results.store.lookup import Row, records
 from results.store.store import Store, load
 from results.tables import named
 from results.tables.html import environment
+from results.tables.rendering import report_legend
 from results.tables.table import Table
 
 # A page of a few MB: sheets beyond these stay in the runs' directories, and the page says so.
@@ -51,18 +52,22 @@ _PROVENANCE = {
 }
 
 
-def write_report(roots: Sequence[Path], out: Path) -> None:
-    """Write the report of every run under `roots` to `out`.
+def write_report(roots: Sequence[Path], out: Path, *, stale: Mapping[str, str] | None = None) -> None:
+    """Write the report of every run under `roots` to `out`. `stale`: as `page`.
 
     Raises:
         InputError: as `results.store.store.load`.
     """
-    write_text(Path(out), page(load(roots), [str(root) for root in roots]))
+    write_text(Path(out), page(load(roots), [str(root) for root in roots], stale=stale))
 
 
-def page(store: Store, roots: Sequence[str]) -> str:
-    """The report's HTML; the same runs give the same bytes."""
-    built = [named.table(name, store) for name in ["summary", *(n for n in named.definitions() if n != "summary")]]
+def page(store: Store, roots: Sequence[str], *, stale: Mapping[str, str] | None = None) -> str:
+    """The report's HTML; the same runs give the same bytes.
+
+    `stale`: run id -> why today's code would do that run otherwise.
+    """
+    names = ["summary", *(name for name in named.definitions() if name != "summary")]
+    built = [named.table(name, store, stale=stale) for name in names]
     shown = [table for table in built if table.name == "summary" or _has_numbers(table)]
     pictures, left_out = _pictures(store)
     return (
@@ -82,6 +87,8 @@ def page(store: Store, roots: Sequence[str]) -> str:
             failures=_failures(store),
             pictures=pictures,
             left_out=left_out,
+            legend=report_legend(shown),
+            stale=stale or {},
             ended=store.runs["ended"].dropna().max() if store.runs["ended"].notna().any() else None,
         )
     )

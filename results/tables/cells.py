@@ -10,7 +10,7 @@ from pretrain.runtime.errors import InputError, unknown
 from results.store import published as published_numbers
 from results.store.lookup import Lookup, Row, records
 from results.store.store import Store
-from results.tables.contest import ALPHA, embolden, set_against
+from results.tables.contest import embolden, set_against
 from results.tables.definition import ColumnDefinition, Definition, Filter, RowDefinition
 from results.tables.found import auto_columns, checkpoint_rows, frame_of
 from results.tables.measuring import Evidence, measure
@@ -86,11 +86,6 @@ def build(
             notes.tell(head, embolden(head, contestants, column.tuned))
         elif reference is not None:
             notes.tell(head, set_against(against, contestants, reference, column.tuned))
-    if against is not None:
-        rule = f"Bold: differs from {against} (Holm-corrected, p < {ALPHA:g})."
-    else:
-        rule = f"Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ {ALPHA:g})."
-    bold = any(cell.bold for line in cells for cell in line)
     return Table(
         name=name,
         title=definition.title if against is None else f"{definition.title}, against {against}",
@@ -98,7 +93,7 @@ def build(
         rows=labels,
         columns=heads,
         cells=cells,
-        notes=[*([rule] if bold else []), *notes.lines()],
+        notes=notes.lines(),
         sources=list(sources),
         against=against,
     )

@@ -12,7 +12,7 @@ from results.tables.cells import build
 from results.tables.definition import definitions, load_definition
 from results.tables.table import MEANINGS, Table
 
-__all__ = ["FORMATS", "Format", "definitions", "render", "table", "trace"]
+__all__ = ["FORMATS", "Format", "definitions", "render", "table", "titles", "trace"]
 
 Format = Literal["md", "latex", "html", "csv"]
 FORMATS: dict[str, Callable[[Table], str]] = {
@@ -21,6 +21,11 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "html": html.page,
     "csv": rendering.comma_separated,
 }
+
+
+def titles() -> dict[str, str]:
+    """Name -> title of the package's tables."""
+    return {name: load_definition(name).title for name in definitions()}
 
 
 def table(

@@ -104,7 +104,20 @@ def legend(table: Table) -> list[str]:
         lines.append("All numbers are published ones; nothing of this table is measured here yet.")
     lines.append(f"{MISSING}: no number" + (" in any source." if table.has_published else "."))
     lines += [f"{SYMBOLS[mark]}: {MEANINGS[mark]}." for mark in table.marks]
+    if any(cell.bold for row in table.cells for cell in row):
+        if table.against is not None:
+            lines.append(f"Bold: differs from {table.against} (Holm-corrected, p < 0.05).")
+        else:
+            lines.append("Bold: the best of a column and those not significantly worse (Holm-corrected, p ≥ 0.05).")
     return lines
+
+
+def report_legend(tables: Sequence[Table]) -> list[str]:
+    """The legends of several tables, each sentence once."""
+    lines = dict.fromkeys(line for table in tables for line in legend(table))
+    if f"{MISSING}: no number in any source." in lines:
+        lines.pop(f"{MISSING}: no number.", None)
+    return list(lines)
 
 
 def heading(column: Column) -> str:

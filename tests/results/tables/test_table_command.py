@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.campaign.stale import stale
 from benchmarks.cli import main
 from results.store import store
-from results.tables import named
+from results.tables import named, rendering
 
 
 @pytest.fixture
@@ -71,7 +73,8 @@ def test_a_cell_is_traced_by_labels_that_hold_commas(fastmoco, campaign: Path) -
 def test_every_format_is_written_to_a_file(format: str, fastmoco, campaign: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     assert fastmoco("table", "knn", "--root", campaign, "--format", format, "--out", out)[1] == f"wrote {out}\n"
-    assert out.read_text(encoding="utf-8") == named.render("knn", store.load([campaign]), format=format)
+    found = store.load([campaign])
+    assert out.read_text(encoding="utf-8") == named.render("knn", found, format=format, stale=stale(found))
 
 
 def test_a_report_of_several_roots(fastmoco, campaign: Path, tmp_path: Path, make_run, write_done) -> None:
@@ -96,3 +99,45 @@ def test_plots_are_written_as_svg_and_png(fastmoco, full_campaign: Path, tmp_pat
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert (folder / "cost.svg").read_bytes().startswith(b"<?xml")
     assert (folder / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bare_table_lists_the_names_and_nothing_found_says_where(fastmoco, campaign: Path, tmp_path: Path) -> None:
+    code, told, said = fastmoco("table")
+    assert (code, said) == (0, "")
+    assert [line.split()[0] for line in told.splitlines()] == named.definitions()
+    assert "summary" in told
+    code, told, said = fastmoco("table", "summary")
+    assert (code, told) == (2, "")
+    assert "give --root DIR" in said
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for words in (["table", "summary", "--root", empty], ["table", "--stale", "--root", empty],
+                  ["report", empty, "--out", tmp_path / "no.html"]):  # fmt: skip
+        code, told, said = fastmoco(*words)
+        assert (code, told) == (2, "")
+        assert f"no run found under {empty}, searched to any depth" in said
+    assert not (tmp_path / "no.html").exists()
+    (tmp_path / "own.yaml").write_text("title: T\ncolumns: auto\ncheckpoints: true\nmeasured: {task: svm}\n")
+    code, told, said = fastmoco("table", tmp_path / "own.yaml", "--root", campaign)
+    assert (code, told) == (2, "")
+    assert f"has nothing to show: none of the 20 runs under {campaign} belongs into it" in said
+
+
+def test_a_table_on_a_terminal_is_drawn_in_blocks_that_fit(everything: store.Store) -> None:
+    from rich.console import Console
+
+    from results.tables import drawn
+
+    for name in named.definitions():
+        built = named.table(name, everything)
+        console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True)
+        drawn.draw(built, console)
+        text = console.export_text()
+        assert "**" not in text
+        assert "|" not in text.partition("- Mean")[0]
+        assert "…" not in text.replace("… ", "") or "unfinished" in built.marks
+        for label in built.rows:
+            assert any(line.startswith(label) for line in text.splitlines()), (name, label)
+        for row in built.cells:
+            for cell, column in zip(row, built.columns, strict=True):
+                assert rendering.measured_text(cell, column) in text
