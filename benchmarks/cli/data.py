@@ -13,38 +13,42 @@ app = typer.Typer(help="The data sets of the catalog.", no_args_is_help=True, ri
 
 
 @app.command("list")
-def list_sets(catalog: CatalogOption = None) -> None:
+def list_command(catalog: CatalogOption = None) -> None:
     """List the data sets, their formats and splits.
 
     Example: fastmoco data list --catalog catalog.yaml
     """
-    from pretrain.data import check
+    from pretrain.data.inventory import list_sets
 
-    print(check.list_sets(load_catalog(catalog)))
+    print(list_sets(load_catalog(catalog)))
 
 
 @app.command("check")
-def check_set(
+def check_command(
     name: Annotated[str, typer.Argument(help="A data set of the catalog.")],
     open_images: Annotated[
-        bool, typer.Option("--open", help="Decode every image; the damaged ones are named.")
+        bool,
+        typer.Option("--open", help="Decode every image with all cores: damaged ones and near duplicates are told."),
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with a contact sheet of each class there.")
+    ] = None,
     catalog: CatalogOption = None,
 ) -> None:
-    """Count a data set's classes and images, and say what is missing and where people get it (then exit code 1).
+    """Say what a data set holds, what is missing or damaged in it, and what evaluation would refuse (exit code 1).
 
-    Example: fastmoco data check shapes --open
+    Example: fastmoco data check shapes --open --html shapes.html
     """
-    from pretrain.data import check
+    from pretrain.data.gate.check import check_set
 
-    report = check.check_set(load_catalog(catalog), name, open_images=open_images)
+    report = check_set(load_catalog(catalog), name, open_images=open_images, page=html)
     print(report)
     if not report.ok:
         raise typer.Exit(1)
 
 
 @app.command("make")
-def make_set(
+def make_command(
     name: Annotated[str, typer.Argument(help="A generated data set: shapes or scenes.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write it to.")],
     catalog: CatalogOption = None,
@@ -53,6 +57,6 @@ def make_set(
 
     Example: fastmoco data make scenes --out data/scenes
     """
-    from pretrain.data import check
+    from pretrain.data.inventory import make_set
 
-    print(check.make_set(load_catalog(catalog), name, out))
+    print(make_set(load_catalog(catalog), name, out))

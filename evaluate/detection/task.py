@@ -10,6 +10,7 @@ from PIL import Image
 from evaluate.detection import library
 from evaluate.protocols.detector import DetectionProtocol
 from evaluate.task import Job
+from pretrain.data.gate.before import check_before
 from pretrain.data.looked_at import check_objects
 from pretrain.data.objects import ObjectSet
 from pretrain.runtime.curves import Curves
@@ -90,9 +91,7 @@ def run(job: Job) -> list[Metric]:
 def _open(job: Job, protocol: DetectionProtocol) -> tuple[ObjectSet, ObjectSet]:
     """Both splits, with every image, box and mask that the run will read looked at."""
     train, test = (job.catalog.objects(job.data, split) for split in ("train", "test"))
-    if train.classes != test.classes:
-        raise InputError(f"data set '{job.data}': train and test do not have the same classes")
-    demand_objects(train, test)
+    check_before(train, test)
     for objects in (train, test):
         if protocol.masks and not objects.has_masks:
             raise InputError(
@@ -102,37 +101,6 @@ def _open(job: Job, protocol: DetectionProtocol) -> tuple[ObjectSet, ObjectSet]:
     for objects in (train, test):
         check_objects(objects, job.cache, masks=protocol.masks)
     return train, test
-
-
-def demand_objects(train: ObjectSet, test: ObjectSet) -> None:
-    """Raises InputError: nothing to learn from in train, or nothing that counts in test. Says which classes lack train.
-
-    An object counts when it is neither of a crowd nor difficult.
-    """
-    if not train.taught().any():
-        raise InputError(
-            f"data set '{train.name}', split 'train': no image holds an object to learn from{_what(train)}"
-        )
-    taught = {thing.category for image in train.images for thing in image.objects if not thing.crowd}
-    things = (thing for image in test.images for thing in image.objects)
-    counted = {thing.category for thing in things if not (thing.crowd or thing.difficult)}
-    if not counted:
-        raise InputError(f"data set '{test.name}', split 'test': no image holds an object that counts{_what(test)}")
-    untaught = [test.classes[category] for category in sorted(counted - taught)]
-    if untaught:
-        log.warning(
-            "data set '%s': train has no object of %d of the classes that test has: %s; their AP will be near 0",
-            *(train.name, len(untaught), ", ".join(untaught[:10])),
-        )
-
-
-def _what(objects: ObjectSet) -> str:
-    things = [thing for image in objects.images for thing in image.objects]
-    if not things:
-        return ": its images have no objects at all"
-    crowds = sum(thing.crowd for thing in things)
-    difficult = sum(thing.difficult and not thing.crowd for thing in things)
-    return f": of its {len(things)} objects {crowds} are crowds and {difficult} are difficult"
 
 
 def _say(protocol: DetectionProtocol, images: int) -> None:

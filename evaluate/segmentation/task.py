@@ -13,9 +13,9 @@ from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops
 from evaluate.segmentation.training import Training
 from evaluate.task import Job
+from pretrain.data.gate.before import check_before
 from pretrain.data.readers.masks import MaskStatistics, check_masks, demand_every_class
 from pretrain.runtime.distributed import process_group
-from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import replacing
 from pretrain.runtime.interrupt import stop_request
 from results.row import Metric
@@ -38,8 +38,7 @@ def run(job: Job) -> list[Metric]:
     assert isinstance(protocol, SegmentationProtocol)
     library.load()
     train, test = (job.catalog.masks(job.data, split) for split in ("train", "test"))
-    if train.classes != test.classes:
-        raise InputError(f"data set '{job.data}': train and test do not have the same classes")
+    check_before(train, test)
     with process_group(job.device, job.out) as ranks, stop_request() as stop:
         found = check_masks(train, job.cache)
         demand_every_class(train, found)

@@ -54,7 +54,8 @@ def _kinds(image: Image.Image, data: bytes) -> int:
         (_DEEP, mode == "I" or mode.startswith("I;") or deep_png or (mode != "F" and max(bits) > 8)),
         (_FLOAT, mode == "F"),
         (_ANIMATED, _several_frames(image)),
-        (_TURNED, image.getexif().get(_ORIENTATION, 1) not in (0, 1)),
+        # Not the PNG reader's own getexif, which decodes the image to look behind it.
+        (_TURNED, Image.Image.getexif(image).get(_ORIENTATION, 1) not in (0, 1)),
     ):
         kinds |= bit * applies
     return kinds

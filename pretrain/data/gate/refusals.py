@@ -6,13 +6,19 @@ Shapes: N samples, K classes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from pretrain.data.images import ImageSet
+from pretrain.data.objects import ObjectSet
+from pretrain.data.readers.masks import MaskSet
 from pretrain.runtime.errors import InputError
 
 log = logging.getLogger("fastmoco")
+
+Opened = ImageSet | ObjectSet | MaskSet
 
 
 def check_splits(train: ImageSet, test: ImageSet) -> None:
@@ -31,12 +37,87 @@ def check_splits(train: ImageSet, test: ImageSet) -> None:
         check_files(images)
         for note in images.notes:
             log.warning("%s/%s: %s", images.name, images.split, note)
+    tell_shared(train, test)
+
+
+def tell_shared(train: ImageSet, test: ImageSet) -> None:
+    """A warning in the log: test images that stand in train as well."""
     shared = in_both(train, test)
     if len(shared):
         log.warning(
             "%s: %d of %d images of %s are in %s as well, the same bytes, such as %s",
             *(test.name, len(shared), len(test), test.split, train.split, test.where(int(shared[0]))),
         )
+
+
+def refused(train: Opened, test: Opened, *, measured: bool = True) -> list[str]:
+    """What any task refuses of two whole splits of one kind, sentence by sentence; damaged images stand elsewhere.
+
+    On a split that is not `measured` (val beside a test split) settings are chosen: a class may be missing there.
+    """
+    checks: list[Callable[[], None]] = []
+    if isinstance(train, ImageSet) and isinstance(test, ImageSet):
+        checks = [partial(check_labels, train), partial(check_labels, test), partial(check_same_classes, train, test)]
+        checks += [partial(check_present, train, test)] * measured
+    elif isinstance(train, ObjectSet) and isinstance(test, ObjectSet):
+        checks = [partial(check_objects, train, test)]
+    elif isinstance(train, MaskSet) and isinstance(test, MaskSet):
+        checks = [partial(check_mask_classes, train, test)]
+    told = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            told.append(str(error))
+            break  # what follows takes for granted what is checked before
+    return told
+
+
+def check_objects(train: ObjectSet, test: ObjectSet) -> None:
+    """Raises InputError: other classes, no object to learn from, or none to find."""
+    if train.classes != test.classes:
+        raise InputError(
+            f"data set '{train.name}': train and {test.split} do not have the same classes: "
+            f"{', '.join(train.classes[:8])} against {', '.join(test.classes[:8])}"
+        )
+    demand_objects(train, test)
+
+
+def demand_objects(train: ObjectSet, test: ObjectSet) -> None:
+    """Raises InputError: nothing to learn from in train, or nothing that counts in test. Says which classes lack train.
+
+    An object counts when it is neither of a crowd nor difficult.
+    """
+    if not train.taught().any():
+        raise InputError(
+            f"data set '{train.name}', split 'train': no image holds an object to learn from{_what(train)}"
+        )
+    taught = {thing.category for image in train.images for thing in image.objects if not thing.crowd}
+    things = (thing for image in test.images for thing in image.objects)
+    counted = {thing.category for thing in things if not (thing.crowd or thing.difficult)}
+    if not counted:
+        raise InputError(f"data set '{test.name}', split 'test': no image holds an object that counts{_what(test)}")
+    untaught = [test.classes[category] for category in sorted(counted - taught)]
+    if untaught:
+        log.warning(
+            "data set '%s': train has no object of %d of the classes that test has: %s; their AP will be near 0",
+            *(train.name, len(untaught), ", ".join(untaught[:10])),
+        )
+
+
+def _what(objects: ObjectSet) -> str:
+    things = [thing for image in objects.images for thing in image.objects]
+    if not things:
+        return ": its images have no objects at all"
+    crowds = sum(thing.crowd for thing in things)
+    difficult = sum(thing.difficult and not thing.crowd for thing in things)
+    return f": of its {len(things)} objects {crowds} are crowds and {difficult} are difficult"
+
+
+def check_mask_classes(train: MaskSet, test: MaskSet) -> None:
+    """Raises InputError: the two splits have other classes."""
+    if train.classes != test.classes:
+        raise InputError(f"data set '{train.name}': train and {test.split} do not have the same classes")
 
 
 def check_labels(images: ImageSet) -> None:

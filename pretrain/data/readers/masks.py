@@ -156,20 +156,14 @@ def check_masks(masks: MaskSet, cache: Path) -> MaskStatistics:
         found = json.loads(place.read_text(encoding="utf-8"))
         return MaskStatistics(tuple(found["pixels"]), found["ignored"], found["median_short_side"])
 
-    def look(index: int) -> tuple[np.ndarray, int]:
-        labels, size = masks.mask(index), masks.image(index).shape[:2]
-        if labels.shape != size:
-            image, mask = masks.pairs[index]
-            raise InputError(
-                f"mask {mask} is {labels.shape[1]}x{labels.shape[0]} pixels, but its image {image} is "
-                f"{size[1]}x{size[0]}"
-            )
+    def counted(index: int) -> tuple[np.ndarray, int]:
+        labels, size = look(masks, index)
         return np.bincount(labels.ravel(), minlength=IGNORE + 1), min(size)
 
     counts, short_sides = np.zeros(IGNORE + 1, dtype=np.int64), []
     what = f"checking images and masks of {masks.name} {masks.split}"
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress(what, len(masks), unit="images") as bar:
-        for count, short_side in pool.map(look, range(len(masks))):
+        for count, short_side in pool.map(counted, range(len(masks))):
             counts += count
             short_sides.append(short_side)
             bar.advance()
@@ -202,6 +196,21 @@ def demand_every_class(masks: MaskSet, found: MaskStatistics) -> None:
         f"{' ...' if len(there) > 8 else ''}: say with `values` which value is which class, or take the class out of "
         "`classes`"
     )
+
+
+def look(masks: MaskSet, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """A mask's labels, (H, W) uint8, and its image's size (H, W).
+
+    Raises:
+        InputError: as `MaskSet.mask` and `MaskSet.image`, or the two sizes differ.
+    """
+    labels, size = masks.mask(index), masks.image(index).shape[:2]
+    if labels.shape != size:
+        image, mask = masks.pairs[index]
+        raise InputError(
+            f"mask {mask} is {labels.shape[1]}x{labels.shape[0]} pixels, but its image {image} is {size[1]}x{size[0]}"
+        )
+    return labels, size
 
 
 def voc_palette(classes: int) -> tuple[tuple[int, int, int], ...]:
