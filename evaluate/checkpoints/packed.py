@@ -42,7 +42,11 @@ def unpacked(file: OpenFile, kind: str) -> OpenFile:
                             f"packed by {kind}, it unpacks to more than {TIMES_PACKED_SIZE} times its size"
                         )
                     target.write(piece)
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        except OSError as error:
+            if isinstance(error, gzip.BadGzipFile):
+                raise InputError(f"packed by {kind}, it is damaged or cut short (BadGzipFile)") from None
+            raise InputError(f"packed by {kind}, it cannot be unpacked into {kept.parent}: {error.strerror}") from None
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"packed by {kind}, it is damaged or cut short ({type(error).__name__})") from None
     return OpenFile(kept)
 

@@ -6,6 +6,7 @@ torch's import, so they are kept in the cache: an inspection imports neither onc
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from collections.abc import Mapping
 
@@ -52,7 +53,8 @@ def model_shapes(backbone: str) -> dict[str, Shape]:
     table = (read_table(kept) if versions else None) or {}
     if not table:
         table = _built(backbone)
-        write_json(kept, table)
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
+            write_json(kept, table)
     return {name: tuple(shape) for name, shape in table.items()}
 
 

@@ -116,6 +116,15 @@ def test_what_would_be_refused_is_said_when_it_is_inspected(tmp_path: Path) -> N
             load_backbone(path)
 
 
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    path = tmp_path / "file.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0).state_dict(), path)
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("FASTMOCO_CACHE", str(tmp_path / "a file"))
+    assert inspect_file(path).loads
+
+
 def test_a_pickle_of_arrays_in_protocol_2(tmp_path: Path, state: dict[str, Tensor], through_tasks: Any) -> None:
     path = tmp_path / "file.pkl"
     arrays = {name: tensor.numpy() for name, tensor in state.items()}

@@ -248,7 +248,12 @@ def zstd(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstd], ids=["gz", "xz", "zst"])
 def test_packed_files(
-    tmp_path: Path, state: dict[str, Tensor], verdict: Any, through_tasks: Any, pack: Callable[[bytes], bytes]
+    tmp_path: Path,
+    state: dict[str, Tensor],
+    verdict: Any,
+    through_tasks: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    pack: Callable[[bytes], bytes],
 ) -> None:
     plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth.x"
     torch.save({"state_dict": state}, plain)
@@ -261,6 +266,10 @@ def test_packed_files(
     assert "damaged or cut short" in verdict(packed)
     packed.write_bytes(pack(b"x" * 100)[:-1] + b"\0")
     assert verdict(packed)
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("FASTMOCO_CACHE", str(tmp_path / "a file"))
+    packed.write_bytes(pack(b"y" * 100))
+    assert "it cannot be unpacked into" in verdict(packed)
 
 
 def test_a_file_that_unpacks_without_end_is_stopped(
