@@ -131,6 +131,8 @@ def extract(
         "weights": fingerprint(backbone.module),
         "backbone": backbone.metadata.backbone,
         "padding": backbone.metadata.padding,
+        # Only where it is: what was cached before this was part of the key stays good.
+        **({"stride_in_1x1": True} if backbone.metadata.stride_in_1x1 else {}),
         "images": images.identity,
         "n": len(images),
         "input": transform.model_dump(mode="json"),

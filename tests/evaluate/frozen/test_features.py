@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,11 @@ def test_the_key_follows_weights_images_and_transform(make_job, mean_colour) -> 
     mean_colour.module.bn.weight.mul_(2)
     extracted(job, mean_colour)
     assert len(list((job.cache / "features").glob("*.npy"))) == 4
+    # The same weights compute something else where a config beside them moves the stride or the padding.
+    for changed in ({"stride_in_1x1": True}, {"padding": "same"}, {"backbone": "other"}):
+        metadata = mean_colour.metadata.model_copy(update=changed)
+        extracted(job, dataclasses.replace(mean_colour, metadata=metadata))
+    assert len(list((job.cache / "features").glob("*.npy"))) == 7
 
 
 def test_a_damaged_file_is_computed_again(make_job, mean_colour, caplog) -> None:
