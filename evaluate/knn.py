@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evaluate import metrics
 from evaluate.frozen.features import Features
-from evaluate.frozen.nearest import Found, by_products, largest, lengths
+from evaluate.frozen.nearest import by_products, lengths, on_device
 from evaluate.frozen.probe_data import job_features
 from evaluate.guards import EachOnce
 from evaluate.protocols.knn import PROTOCOLS, KnnProtocol
@@ -87,14 +87,13 @@ def neighbours(
     by block and keeps its k best, so memory is one chunk, one block and their (Q, M) similarities. Results are on the
     CPU.
     """
-    l2_normalize, train_block = protocol.l2_normalize, protocol.train_block
+    options = {"l2_normalize": protocol.l2_normalize, "train_block": protocol.train_block}
+    if device.type != "cpu":
+        yield from on_device(queries, train, k, device, query_chunk=protocol.query_chunk, **options)
+        return
     for start, chunk in queries.blocks(protocol.query_chunk):
-        query = chunk / np.maximum(lengths(chunk), 1e-12)[:, None] if l2_normalize else chunk  # (Q, D)
-        if device.type == "cpu":
-            best, index = by_products(query, train, k, l2_normalize=l2_normalize, train_block=train_block)
-        else:
-            on_device = torch.from_numpy(query).to(device)
-            best, index = _on_device(on_device, train, k, l2_normalize=l2_normalize, train_block=train_block)
+        query = chunk / np.maximum(lengths(chunk), 1e-12)[:, None] if protocol.l2_normalize else chunk  # (Q, D)
+        best, index = by_products(query, train, k, **options)
         # The most similar first; of equals the earlier image.
         order = np.lexsort((index, -best), axis=1)
         yield (
@@ -102,20 +101,6 @@ def neighbours(
             torch.from_numpy(np.take_along_axis(best, order, axis=1)),
             torch.from_numpy(np.take_along_axis(index, order, axis=1)),
         )
-
-
-def _on_device(query: Tensor, train: Features, k: int, *, l2_normalize: bool, train_block: int) -> Found:
-    best = np.empty((len(query), 0), dtype=np.float32)
-    index = np.empty((len(query), 0), dtype=np.int64)
-    for start, block in train.views(train_block):
-        keys = torch.from_numpy(np.array(block)).to(query.device)
-        similarity = query @ keys.T
-        if l2_normalize:
-            similarity *= 1 / keys.norm(dim=1).clamp_min(1e-12)
-        found, at = (part.cpu().numpy() for part in similarity.topk(min(k, len(keys)), dim=1))
-        best, order = largest(np.concatenate([best, found], axis=1), k)
-        index = np.take_along_axis(np.concatenate([index, at + start], axis=1), order, axis=1)
-    return best, index
 
 
 def vote(similarity: Tensor, labels: Tensor, classes: int, protocol: KnnProtocol) -> Tensor:

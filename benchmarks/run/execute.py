@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.run.memory import out_of_memory_explained
 from benchmarks.run.provenance import describe_run, device_for, device_name, now, peak_mem_bytes
 from benchmarks.run.request import Request
 from pretrain.data.catalog import Catalog
@@ -75,9 +76,10 @@ def _work(request: Request, out: Path, resume: bool) -> tuple[Checkpoint | None,
     """The weights that were measured, the metrics, and what was seen of the data."""
     catalog = Catalog.load(Path(request.catalog) if request.catalog else None)
     device = device_for(request.device)
-    if request.kind == "pretrain":
-        return None, _pretrain(request, catalog, device, out, resume), None
-    return _evaluate(request, catalog, device, out)
+    with out_of_memory_explained(request):
+        if request.kind == "pretrain":
+            return None, _pretrain(request, catalog, device, out, resume), None
+        return _evaluate(request, catalog, device, out)
 
 
 def _pretrain(request: Request, catalog: Catalog, device: torch.device, out: Path, resume: bool) -> list[Metric]:
