@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def neighbours(
     by block and keeps its k best, so memory is one chunk, one block and their (Q, M) similarities. Results are on the
     CPU.
     """
-    options = {"l2_normalize": protocol.l2_normalize, "train_block": protocol.train_block}
+    options: dict[str, Any] = {"l2_normalize": protocol.l2_normalize, "train_block": protocol.train_block}
     if device.type != "cpu":
         yield from on_device(queries, train, k, device, query_chunk=protocol.query_chunk, **options)
         return
