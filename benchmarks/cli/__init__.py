@@ -91,6 +91,18 @@ def main() -> None:
         _leave(OSError(f"{where}{error.strerror}"), 2)
     except RunFailedError as error:
         _leave(error, 1)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        # torch's own words for a loader process that the system has killed.
+        told = str(error).partition("\n")[0].rstrip(".")
+        _leave(
+            RunFailedError(
+                f"a process that reads images was killed ({told}): this machine ran out of memory or of /dev/shm; give "
+                "the job more of either (docker: --shm-size), or start fewer processes on it"
+            ),
+            1,
+        )
     except Interrupted as stop:
         _leave(stop, 128 + stop.signum)
     except KeyboardInterrupt:

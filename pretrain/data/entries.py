@@ -19,10 +19,20 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _names(value: Any) -> Any:
+    """Class names as they were meant: what YAML makes of some is told, since no file can be matched with `False`."""
+    for name in value if isinstance(value, list | tuple) else ():
+        if not isinstance(name, str):
+            kind = {bool: "true or false", type(None): "nothing"}.get(type(name), "a number or a date")
+            raise ValueError(f"a class name is written so that YAML reads it as {kind} ({name}): put it in quotes")
+    return value
+
+
 # One path, or several; `*` and `{00..12}` are filled in when the set is opened.
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 # How many classes there are (checked against what is found), or their names in the order of the labels.
-Classes = Annotated[int, Field(ge=1)] | tuple[str, ...] | None
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Classes = Annotated[Annotated[int, Field(ge=1)] | tuple[str, ...] | None, BeforeValidator(_names)]
 # A value in a mask file: a number, or a colour as [R, G, B] or "#rrggbb"; and what the values of a set stand for.
 MaskValue = int | tuple[int, int, int] | str
 MaskMeaning = tuple[MaskValue, ...] | dict[int | str, int | str | None] | str
@@ -137,7 +147,7 @@ class VocEntry(SplitEntry):
     train: Paths | None = None
     val: Paths | None = None
     test: Paths | None = None
-    classes: Literal["voc"] | tuple[str, ...] = "voc"
+    classes: Annotated[Literal["voc"] | tuple[str, ...], BeforeValidator(_names)] = "voc"
 
     def class_names(self) -> tuple[str, ...]:
         """The classes by name, in the order of their labels."""
@@ -198,7 +208,7 @@ class MasksEntry(SplitEntry):
     train: MasksSplit | None = None
     val: MasksSplit | None = None
     test: MasksSplit | None = None
-    classes: tuple[str, ...]
+    classes: Names
     ignore: Annotated[int, Field(ge=0, lt=1 << 16)] | str = 255
     values: Annotated[MaskMeaning | None, Later(before=None)] = None
     image_suffix: str = ""

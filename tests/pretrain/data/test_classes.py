@@ -112,3 +112,24 @@ def test_names_that_look_alike_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "train" / decomposed / "0.png").write_bytes(png(3))
     with pytest.raises(InputError, match="two classes that look alike: .* is written composed"):
         Catalog.load(tmp_path / "c.yaml").images("f", "train")
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("[cat, no]", r"YAML reads it as true or false \(False\): put it in quotes"),
+        ("[cat, 1]", r"YAML reads it as a number or a date \(1\)"),
+        ("[cat, 1e3]", None),
+        ("[cat, 1.5]", r"YAML reads it as a number or a date \(1\.5\)"),
+        ("[cat, ~]", r"YAML reads it as nothing"),
+        ("[cat, 'no', '1']", None),
+    ],
+)
+@pytest.mark.parametrize("form", ["imagefolder, train: a", "tar, train: a", "voc, root: a, train: b/c"])
+def test_names_that_yaml_reads_otherwise_are_told(tmp_path: Path, written: str, says: str | None, form: str) -> None:
+    (tmp_path / "c.yaml").write_text(f"\nf: {{format: {form}, classes: {written}}}\n")
+    if says is None:
+        assert len(Catalog.load(tmp_path / "c.yaml").entry("f").classes) >= 2  # type: ignore[union-attr,arg-type]
+        return
+    with pytest.raises(InputError, match=rf"c\.yaml:2: .*{says}"):
+        Catalog.load(tmp_path / "c.yaml")
