@@ -14,7 +14,7 @@ from typing import Any
 import click
 import typer.main
 from generated_files import backbones_page, catalog_page, spec_page, tables_page
-from generated_presets import protocol_page, protocols_index, recipes_page
+from generated_presets import conformance_page, protocol_page, protocols_index, recipes_page
 from markdown_parts import NOTE, cell, table
 from pictures import FOLDER, PICTURES
 from step_costs import with_costs
@@ -97,6 +97,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "recipes.md": recipes_page,
     "protocols.md": protocols_index,
     **{f"protocols_{task}.md": (lambda task=task: protocol_page(task)) for task in TASKS},
+    "conformance.md": conformance_page,
     "formats.md": formats_page,
     "backbones.md": backbones_page,
     "catalog.md": catalog_page,

@@ -8,10 +8,16 @@ from typing import Any
 from markdown_parts import NOTE, cell, flat, folded, table, value_cell
 
 from benchmarks.schema import attributes, summary
+from evaluate.protocols import conformance
 from evaluate.task import TASKS, protocols
 from pretrain.recipes import RECIPES
 from pretrain.runtime.settings import Settings
 
+CONFORMANCE_INTRO = (
+    "Every named preset is held, by `tests/conformance`, against facts read in its source: what the real code paths "
+    "produce, step for step, against definitions that share no code with them. A preset without a row here fails the "
+    "suite. `fastmoco protocols TASK NAME` and `fastmoco recipes NAME` print a row.\n"
+)
 _WORDS = ("name", "source", "sources")
 
 
@@ -50,6 +56,20 @@ def protocols_index() -> str:
             table(["task", "what it does", "main metric", "protocols"], rows),
         ]
     )
+
+
+def conformance_page() -> str:
+    """Every preset: what it is held against, what deviates, and what is not verified."""
+    parts = ["# Conformance\n", CONFORMANCE_INTRO, f"Tolerance: {conformance.TOLERANCE}.\n"]
+    for task, presets in conformance.rows().items():
+        parts.append(f"## {task}\n\nHeld: {cell(conformance.HELD[task])}.\n")
+        rows = []
+        for name, row in presets.items():
+            told = dict(row.lines(task))
+            against = told["held against"] if row.facts else f"{told['held against']} (nothing outside this project)"
+            rows.append([f"`{name}`", cell(against), cell(told["deviations"]), cell(told["not verified"])])
+        parts.append(table(["preset", "held against", "deviations", "not verified"], rows))
+    return NOTE + "\n".join(parts)
 
 
 def protocol_page(task: str) -> str:

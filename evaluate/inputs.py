@@ -151,13 +151,8 @@ def test_input(
         told: filled in with what stands in the row.
     """
     seen = sizes([images] if test is None else [images, test])
-    mean, std = {
-        "checkpoint": (normalization.mean, normalization.std),
-        "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-        "swav": (IMAGENET_MEAN, SWAV_STD),
-        "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    }[protocol.normalization]
-    chosen = normalization.model_copy(update={"mean": mean, "std": std})  # the order of channels stays the checkpoint's
+    _warn_of_another_convention(protocol, normalization)
+    chosen = normalization
     native = seen.median_px <= protocol.native_up_to_px
     if native:
         side = seen.short_median_px
@@ -175,6 +170,27 @@ def test_input(
             "native": native,
         }
     return transform
+
+
+def _warn_of_another_convention(protocol: ImageProtocol, normalization: Normalization) -> None:
+    if protocol.stated_normalization == "checkpoint":
+        return
+    mean, std = {
+        "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+        "swav": (IMAGENET_MEAN, SWAV_STD),
+        "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    }[protocol.stated_normalization]
+    if (mean, std) != (tuple(normalization.mean), tuple(normalization.std)):
+        log.warning(
+            "the source of '%s' normalises its own weights' images with mean %s and std %s (%s); these weights' images "
+            "are normalised with mean %s and std %s, as the checkpoint says (--normalization says otherwise)",
+            protocol.name,
+            mean,
+            std,
+            protocol.stated_normalization,
+            tuple(normalization.mean),
+            tuple(normalization.std),
+        )
 
 
 class _Inputs(Dataset):

@@ -16,7 +16,7 @@ from torch import Tensor
 from evaluate import metrics
 from evaluate.frozen.features import Features
 from evaluate.frozen.nearest import by_products, lengths, on_device
-from evaluate.frozen.probe_data import job_features
+from evaluate.frozen.probe_data import JobFeatures, job_features
 from evaluate.guards import EachOnce
 from evaluate.protocols.knn import PROTOCOLS, KnnProtocol
 from evaluate.task import Job
@@ -28,7 +28,10 @@ log = logging.getLogger("fastmoco")
 
 
 def run(job: Job) -> list[Metric]:
-    """kNN accuracy of a frozen backbone; the main metric is top-1 at the protocol's `k`.
+    """kNN accuracy of a frozen backbone at the protocol's `k`; of a set with several labels an image, mAP.
+
+    With fewer than five neighbours, `top5` counts only classes that one of them is of (DINO's eval_knn.py counts the
+    first k places).
 
     Raises:
         InputError: k exceeds the training set, or whatever `job_images` and `extract` refuse.
@@ -39,6 +42,8 @@ def run(job: Job) -> list[Metric]:
     if found is None:
         return []
     train, test, classes = found.train, found.test, len(found.classes)
+    if train.labels.ndim == 2:
+        return _several_labels(job, found)
     ks = usable_ks(protocol, len(train))
     top5 = {k: np.zeros((len(test), min(5, classes)), dtype=np.int64) for k in ks}
     once = EachOnce(len(test))
@@ -48,7 +53,11 @@ def run(job: Job) -> list[Metric]:
             labels = torch.from_numpy(train.labels)[index]
             for k in ks:
                 scores = vote(similarity[:, :k], labels[:, :k], classes, protocol)
-                top5[k][start:stop] = metrics.top_classes(scores.numpy())
+                best = metrics.top_classes(scores.numpy())
+                if k < 5:  # a class that no neighbour is of is not among the likeliest, though there is room for it
+                    voted = torch.zeros_like(scores).scatter_(1, labels[:, :k], 1.0).numpy()
+                    best[np.take_along_axis(voted, best, axis=1) == 0] = -1
+                top5[k][start:stop] = best
             once.saw(np.arange(start, stop))
             bar.advance(stop - start)
     once.check()
@@ -59,6 +68,45 @@ def run(job: Job) -> list[Metric]:
     for k in ks[1:]:
         correct = top5[k][:, 0] == test.labels
         rows.append(metrics.share(f"top1/k{k}", correct, seed=job.seed, n=len(test), detail={"k": k}))
+    return rows
+
+
+def _several_labels(job: Job, found: JobFeatures) -> list[Metric]:
+    """mAP where an image may be of several classes: a class's score is the weighted mean of the neighbours' labels."""
+    protocol = job.protocol
+    assert isinstance(protocol, KnnProtocol)
+    train, test = found.train, found.test
+    ks = usable_ks(protocol, len(train))
+    scores = {k: np.zeros(test.labels.shape) for k in ks}
+    labels = torch.from_numpy(train.labels.astype(np.float64))
+    once = EachOnce(len(test))
+    with progress("kNN", len(test)) as bar:
+        for start, similarity, index in neighbours(train, test, max(ks), protocol, job.device):
+            stop = start + len(similarity)
+            for k in ks:
+                weights = weights_of(similarity[:, :k], protocol)
+                weights = weights / weights.sum(dim=1, keepdim=True)
+                for place in range(k):
+                    scores[k][start:stop] += (weights[:, place, None] * labels[index[:, place]]).numpy()
+            once.saw(np.arange(start, stop))
+            bar.advance(stop - start)
+    once.check()
+    rows = []
+    for k in ks:
+        measured = metrics.mean_average_precision(
+            scores[k],
+            test.labels,
+            test.ignored,
+            found.classes,
+            seed=job.seed,
+            draws=200 if k == protocol.k else 1,
+            detail={"k": k},
+        )
+        rows += (
+            measured
+            if k == protocol.k
+            else [measured[0].model_copy(update={"name": f"{measured[0].name}/k{k}", "ci95": None})]
+        )
     return rows
 
 
@@ -104,13 +152,18 @@ def neighbours(
         )
 
 
+def weights_of(similarity: Tensor, protocol: KnnProtocol) -> Tensor:
+    """(Q, k) similarities, the largest first -> (Q, k) float64 weights of the neighbours; see `vote`."""
+    if protocol.vote == "uniform":
+        return torch.ones_like(similarity, dtype=torch.float64)
+    return ((similarity - similarity[:, :1]).double() / protocol.temperature).exp()
+
+
 def vote(similarity: Tensor, labels: Tensor, classes: int, protocol: KnnProtocol) -> Tensor:
     """(Q, k) similarities and labels -> (Q, K) float64 scores: the sum of each class's votes.
 
     The weight is exp((s - s_max) / T): subtracting the largest similarity of the query scales all its votes alike and
     keeps the exponential finite for features that are not normalised.
     """
-    weights = torch.ones_like(similarity, dtype=torch.float64)
-    if protocol.vote == "softmax":
-        weights = ((similarity - similarity[:, :1]).double() / protocol.temperature).exp()
+    weights = weights_of(similarity, protocol)
     return torch.zeros(len(labels), classes, dtype=torch.float64).scatter_add_(1, labels, weights)

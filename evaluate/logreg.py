@@ -81,7 +81,14 @@ def run(job: Job) -> list[Metric]:
     scores = final.scores(test)
     if test.labels.ndim == 2:
         return metrics.mean_average_precision(
-            scores, test.labels, test.ignored, found.classes, seed=job.seed, selection="held_out", detail=detail
+            scores,
+            test.labels,
+            test.ignored,
+            found.classes,
+            seed=job.seed,
+            eleven_point=True,
+            selection="held_out",
+            detail=detail,
         )
     top5 = metrics.top_classes(scores)
     metrics.save_correct(job.out, top5[:, 0] == test.labels)
@@ -109,5 +116,6 @@ def held_out_score(scores: np.ndarray, judged: Features, counts: np.ndarray, met
         aps = [
             metrics.average_precision(kept[valid[:, k], k], labels[valid[:, k], k], eleven_point=True) for k in columns
         ]
-        return 100.0 * float(np.mean(aps))
+        known = [ap for ap in aps if not np.isnan(ap)]
+        return 100.0 * float(np.mean(known)) if known else 0.0
     return float(metrics.accuracy(scores[counts].argmax(axis=1) == labels, labels, metric))

@@ -5,15 +5,20 @@ Shapes: N test images, K classes.
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import replacing
 from results.row import Metric
 
 Selection = Literal["last", "best", "held_out"]
+
+log = logging.getLogger("fastmoco")
 
 DRAWS = 10_000
 
@@ -86,15 +91,15 @@ def mean_per_class(correct: np.ndarray, labels: np.ndarray, *, seed: int) -> tup
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray, *, eleven_point: bool) -> float:
-    """AP in [0, 1] of scores (N,) for labels (N,) bool; 0.0 without a positive.
+    """AP in [0, 1] of scores (N,) for labels (N,) bool; NaN without a positive, for there is nothing to find.
 
     `eleven_point` is VOC2007's: the mean over recalls 0, 0.1 ... 1 of the best precision at that recall or more. Else
     the area under the precision-recall curve as VOC2010 and later take it: precision made non-increasing, every point
-    used.
+    used. VISSL and mmselfsup take that one of their SVMs (fair_self_supervision_benchmark, `calculate_ap`).
     """
     precision, recall = _precision_recall(scores, positive)
     if len(precision) == 0:
-        return 0.0
+        return math.nan
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if eleven_point:
         # 1e-9: 0.1 * 3 and the like must not miss a recall that equals them.
@@ -122,36 +127,61 @@ def mean_average_precision(
     classes: tuple[str, ...],
     *,
     seed: int,
+    eleven_point: bool = False,
     draws: int = 200,
+    detail: dict[str, Any] | None = None,
     **fields: Any,
 ) -> list[Metric]:
-    """mAP (11-point) with its bootstrap interval over images, mAP_all_point, and each class's 11-point AP.
+    """`mAP`, the mean over classes of the area under the precision-recall curve, `mAP_11_point`, and each class's AP.
+
+    The one that `eleven_point` names comes first, has a bootstrap interval over images, and is what `AP/CLASS` are of.
+    A class without a positive image has no AP: it is left out of the means, which is logged and noted in the detail.
 
     Args:
         scores: (N, K); positive: (N, K) bool; ignored: (N, K) bool, left out of that class's AP, or None.
+
+    Raises:
+        InputError: no class has a positive image.
     """
     counts = np.ones_like(positive) if ignored is None else ~ignored
-
-    def aps(rows: np.ndarray, eleven_point: bool) -> list[float]:
-        return [
-            average_precision(
-                scores[rows[counts[rows, k]], k], positive[rows[counts[rows, k]], k], eleven_point=eleven_point
-            )
-            for k in range(len(classes))
-        ]
-
     everything = np.arange(len(scores))
-    by_class = aps(everything, True)
+
+    def aps(rows: np.ndarray, eleven: bool) -> np.ndarray:
+        """(K,) in percent; NaN where none of the images is of the class."""
+        kept = [(k, rows[counts[rows, k]]) for k in range(len(classes))]
+        return 100.0 * np.array(
+            [average_precision(scores[at, k], positive[at, k], eleven_point=eleven) for k, at in kept]
+        )
+
+    by_class = aps(everything, eleven_point)
+    absent = [name for name, ap in zip(classes, by_class, strict=True) if math.isnan(ap)]
+    if len(absent) == len(classes):
+        raise InputError("no class has a positive test image: there is no average precision")
+    if absent:
+        log.warning(
+            "mAP is the mean over %d of %d classes: no test image is of %s",
+            len(classes) - len(absent),
+            len(classes),
+            ", ".join(absent),
+        )
     rng = np.random.default_rng(seed)
-    drawn = np.array([np.mean(aps(rng.integers(0, len(scores), len(scores)), True)) for _ in range(draws)])
-    fields["n"] = len(scores)
+    resamples = (rng.integers(0, len(scores), len(scores)) for _ in range(draws))
+    drawn = np.array([_mean_of_known(aps(rows, eleven_point)) for rows in resamples])
+    told = {**(detail or {}), **({"classes_left_out": absent} if absent else {})}
+    fields |= {"n": len(scores), "detail": told}
+    names = ("mAP_11_point", "mAP") if eleven_point else ("mAP", "mAP_11_point")
+    other = _mean_of_known(aps(everything, not eleven_point))
     rows = [
-        Metric(name="mAP", value=100.0 * float(np.mean(by_class)), ci95=interval(100.0 * drawn), **fields),
-        Metric(name="mAP_all_point", value=100.0 * float(np.mean(aps(everything, False))), **fields),
+        Metric(name=names[0], value=_mean_of_known(by_class), ci95=interval(drawn[np.isfinite(drawn)]), **fields),
+        Metric(name=names[1], value=other, **fields),
     ]
-    return rows + [
-        Metric(name=f"AP/{name}", value=100.0 * ap, **fields) for name, ap in zip(classes, by_class, strict=True)
-    ]
+    known = [(name, float(ap)) for name, ap in zip(classes, by_class, strict=True) if not math.isnan(ap)]
+    return rows + [Metric(name=f"AP/{name}", value=ap, **fields) for name, ap in known]
+
+
+def _mean_of_known(aps: np.ndarray) -> float:
+    known = aps[~np.isnan(aps)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def interval(drawn: np.ndarray) -> tuple[float, float]:

@@ -87,6 +87,10 @@ class FastMoCo(nn.Module):
         else:
             self.momentum_backbone = registry.build(recipe.backbone, zero_init_residual=recipe.zero_init_residual)
             self.momentum_projector = MLP(self.backbone.width, recipe.projector)
+        if recipe.head_norm_init == "uniform":
+            _draw_norm_scales(self.projector, self.predictor, self.momentum_projector)
+            if recipe.momentum_init == "copy":
+                self.momentum_projector.load_state_dict(self.projector.state_dict())
         self.momentum_backbone.requires_grad_(False)
         self.momentum_projector.requires_grad_(False)
         rows = patches.combinations(recipe.grid**2, recipe.combine, recipe.max_combinations, seed)
@@ -139,6 +143,13 @@ class FastMoCo(nn.Module):
             terms = [info_nce(queries, keys_of_view, self.temperature, first) for keys_of_view in keys]
         loss, positive, negative = (torch.stack(values).mean() for values in zip(*terms, strict=True))
         return ViewLoss(loss * self.loss_scale, positive, negative)
+
+
+def _draw_norm_scales(*heads: MLP) -> None:
+    for head in heads:
+        for module in head:
+            if isinstance(module, nn.BatchNorm1d) and module.affine:
+                nn.init.uniform_(module.weight)
 
 
 def _mix(embeddings: Tensor, mixing: Tensor, P: int, N: int) -> Tensor:

@@ -113,7 +113,12 @@ def build_optimizer(recipe: Recipe, model: FastMoCo) -> torch.optim.Optimizer:
 def learning_rates(recipe: Recipe, step: int, total_steps: int) -> dict[str, float]:
     """The lr of the "encoder" and the "predictor" groups at `step` (from 0)."""
     warmup = round(recipe.warmup_epochs * total_steps / recipe.epochs)
-    lr = warmup_cosine(step, total_steps, warmup=warmup, base_lr=recipe.lr, start_lr=recipe.start_lr)
+    if recipe.lr_counts_from == 0:
+        lr = warmup_cosine(step, total_steps, warmup=warmup, base_lr=recipe.lr, start_lr=recipe.start_lr)
+    elif step + 1 < warmup:  # the peak is the last of the `warmup` steps, and the last of all has the lr 0
+        lr = recipe.start_lr + (recipe.lr - recipe.start_lr) * step / (warmup - 1)
+    else:
+        lr = recipe.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warmup) / (total_steps - warmup)))
     return {"encoder": lr, "predictor": recipe.lr if recipe.predictor_lr == "constant" else lr}
 
 

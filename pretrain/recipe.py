@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pretrain.runtime.lr_rule import LrRule, scaled_lr
-from pretrain.runtime.settings import Settings
+from pretrain.runtime.settings import Later, Settings
 from pretrain.views.settings import ViewsSpec
 
 
@@ -46,6 +46,7 @@ class Recipe(Settings):
         max_combinations: at most this many combinations, drawn with the run's seed.
         extra_view: a third view that stays whole and is compared with the keys of both others (the multi-crop variant).
         projector, predictor: the heads.
+        head_norm_init: scales of the heads' batch norms start at 1 ("ones") or uniform in (0, 1) ("uniform").
         temperature: of InfoNCE.
         loss_scale: "mean" over all terms (Fast-MoCo), or "sum_2t": both views' means summed, times 2T (MoCo v3).
         momentum, momentum_schedule: of the key encoder; held ("constant") or raised to 1 by half a cosine ("cosine").
@@ -56,7 +57,11 @@ class Recipe(Settings):
         warmup_epochs, warmup_start_lr: linear warm-up from warmup_start_lr (at the reference batch); then cosine to 0.
         predictor_lr: "cosine" with the rest or "constant" at its base lr, warm-up included.
         clip_grad_norm: the gradient's norm is cut to this; None leaves it.
-        epochs, global_batch_size: the last incomplete batch of an epoch is left out.
+        lr_counts_from: the schedule's number of the first step: 0, or 1 as in the public Fast-MoCo code (whose warm-up
+            ends a step earlier, and whose last step has the lr 0).
+        epochs, global_batch_size: see `epoch_end`.
+        epoch_end: the last incomplete batch of an epoch is left out ("drop"), or filled with images drawn a second
+            time, anywhere in the epoch ("pad").
         train_images: about so many images of the training split, the same part of each class, seed 0; None: all.
 
         cross_rank_bn: batch-norm statistics over all ranks; without, each rank has its own.
@@ -86,6 +91,7 @@ class Recipe(Settings):
     extra_view: bool = False
     projector: Head
     predictor: Head
+    head_norm_init: Annotated[Literal["ones", "uniform"], Later(before="ones")] = "ones"
     temperature: float = Field(gt=0)
     loss_scale: Literal["mean", "sum_2t"] = "mean"
     momentum: float = Field(ge=0, le=1)
@@ -103,8 +109,10 @@ class Recipe(Settings):
     warmup_start_lr: float = Field(default=0.0, ge=0)
     predictor_lr: Literal["cosine", "constant"] = "cosine"
     clip_grad_norm: float | None = Field(default=None, gt=0)
+    lr_counts_from: Annotated[Literal[0, 1], Later(before=0)] = 0
     epochs: int = Field(ge=1)
     global_batch_size: int = Field(ge=2)
+    epoch_end: Annotated[Literal["drop", "pad"], Later(before="drop")] = "drop"
     train_images: int | None = Field(default=None, ge=2)
 
     cross_rank_bn: bool = True
@@ -142,6 +150,10 @@ class Recipe(Settings):
     def num_combinations(self) -> int:
         """G, the queries that one view of an image gives."""
         return min(math.comb(self.grid**2, self.combine), self.max_combinations or 126)
+
+    def steps_per_epoch(self, images: int) -> int:
+        """How many steps an epoch over so many images has."""
+        return -(-images // self.global_batch_size) if self.epoch_end == "pad" else images // self.global_batch_size
 
     @property
     def lr(self) -> float:

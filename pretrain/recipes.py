@@ -24,6 +24,9 @@ R50_E100 = Recipe(
         "momentum_init": "ours: the public code starts the key encoder from draws of its own, which `fresh` gives",
         "predictor_lr": "Fast-MoCo repository, core/lr_scheduler/lambda_scheduler.py: constant for the predictor",
         "lr_rule": "ours: the public code has one batch size, 512, and no rule",
+        "head_norm_init": "ours: torch's default; the public code draws them (fast_moco_public_e100)",
+        "epoch_end": "ours: 2502 steps of ImageNet; the public code fills one more (fast_moco_public_e100)",
+        "lr_counts_from": "ours: the public code counts from 1 (fast_moco_public_e100)",
     },
     backbone="resnet50",
     zero_init_residual=True,
@@ -47,9 +50,35 @@ R50_E100 = Recipe(
     workers=8,
 )
 
+# The released code's. Read at 96605b3: misc.py:101-107 patches BatchNorm2d.reset_parameters, which leaves the heads'
+# scales uniform (the backbone's constructor sets its own to 1); sampler.py:93-125 fills an epoch with images drawn a
+# second time; scheduler.py:72-80 and 212-221 count iterations from 1; the key encoder is never a copy.
+FAST_MOCO_PUBLIC_E100 = R50_E100.override(
+    {
+        "name": "fast_moco_public_e100",
+        "momentum_init": "fresh",
+        "head_norm_init": "uniform",
+        "epoch_end": "pad",
+        "lr_counts_from": 1,
+        "sources": {
+            "views": R50_E100.sources["views"],
+            "momentum_init": "Fast-MoCo repository, core/utils/fastmoco_builder.py: an encoder_ema of its own draws",
+            "head_norm_init": "Fast-MoCo repository, core/utils/misc.py, reset_parameters",
+            "epoch_end": "Fast-MoCo repository, core/data/sampler.py, DistributedEpochSampler",
+            "lr_counts_from": "Fast-MoCo repository, core/lr_scheduler/scheduler.py",
+            "predictor_lr": R50_E100.sources["predictor_lr"],
+            "lr_rule": R50_E100.sources["lr_rule"],
+        },
+    }
+)
+
 MOCO_V3_R50_E100 = Recipe(
     name="moco_v3_r50_e100",
     source=f"MoCo v3 (arXiv 2104.02057); {_MOCO_V3_CODE}",
+    sources={
+        "precision": "ours: the public code runs mixed precision (float16 with a scaler, main_moco.py); "
+        "--set precision=bf16 is nearest to it",
+    },
     method="moco_v3",
     backbone="resnet50",
     zero_init_residual=True,
@@ -139,6 +168,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         R50_E100,
+        FAST_MOCO_PUBLIC_E100,
         R50_E100.override({"name": "r50_e200", "epochs": 200}),
         R50_E100.override({"name": "r50_e400", "epochs": 400}),
         MOCO_V3_R50_E100,

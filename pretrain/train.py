@@ -78,7 +78,7 @@ class _Training:
         self.recipe, self.seed, self.out, self.device, self.ranks, self.stop = recipe, seed, out, device, ranks, stop
         self.images = training_images(recipe, images)
         self.batch_of_rank = batch_of_rank(recipe, len(self.images), ranks.world_size)
-        self.steps_per_epoch = len(self.images) // recipe.global_batch_size
+        self.steps_per_epoch = recipe.steps_per_epoch(len(self.images))
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.core = build_model(recipe, seed, device, ranks)
         self.optimizer = build_optimizer(recipe, self.core)
@@ -143,6 +143,7 @@ class _Training:
                 workers=self.recipe.workers,
                 skip_batches=skip if epoch == first_epoch else 0,
                 views=3 if self.recipe.extra_view else 2,
+                pad=self.recipe.epoch_end == "pad",
                 device=self.device,
             )
             began = time.perf_counter()

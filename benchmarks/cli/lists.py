@@ -44,6 +44,8 @@ def recipes(name: RecipeName = None, other: OtherRecipe = None) -> None:
     from pretrain.recipes import RECIPES
 
     _show("recipe", RECIPES, name, other)
+    if name is not None and other is None:
+        _show_conformance("pretrain", name)
 
 
 def protocols(
@@ -68,6 +70,8 @@ def protocols(
                 print(f"{'':14}   {protocol}")
         return
     _show(f"protocol of {task}", of_task(task), name, other)
+    if name is not None and other is None:
+        _show_conformance(task, name)
 
 
 def doctor() -> None:
@@ -110,6 +114,17 @@ def _show_one(settings: Settings) -> None:
     for key, value in flat.items():
         source = sources.get(key) or sources.get(key.partition(".")[0])
         print(f"{key:{width}}  {value}{f'   [{source}]' if source else ''}")
+
+
+def _show_conformance(task: str, name: str) -> None:
+    from evaluate.protocols.conformance import row
+
+    found = row(task, name)
+    if found is None:
+        return
+    print("\nconformance")
+    for what, text in found.lines(task):
+        print(f"  {what:13} {text}")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

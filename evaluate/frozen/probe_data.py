@@ -11,6 +11,7 @@ from evaluate.frozen.features import Features, extract
 from evaluate.guards import check_weights_are_the_files
 from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.images import ChoosingProtocol, FeatureProtocol
+from evaluate.protocols.svm import SvmProtocol
 from evaluate.task import Job
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.gate.refusals import check_labels, check_same_classes
@@ -68,6 +69,7 @@ def job_features(job: Job) -> JobFeatures | None:
                 job.cache,
                 layers=protocol.layers,
                 patch_average=protocol.patch_average,
+                pool_px=protocol.pool_px if isinstance(protocol, SvmProtocol) else None,
                 ranks=ranks,
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pretrain.backbones.registry import Backbone, TimmBackbone
 from pretrain.runtime.errors import InputError
@@ -57,6 +58,26 @@ def represent(backbone: Backbone, images: Tensor, *, layers: int = 1, patch_aver
         InputError: more layers than the backbone has, or `patch_average` of a backbone without patch tokens.
     """
     return represent_many(backbone, images, [(layers, patch_average)])[0]
+
+
+def pooled_in_windows(backbone: Backbone, images: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B, D * windows): the last map averaged over side x side windows at stride 1.
+
+    Channel by channel, and in each the windows row by row, as `AvgPool2d` and a reshape give them.
+
+    Raises:
+        InputError: the map is smaller than a window, or the backbone has tokens and no maps.
+    """
+    if has_tokens(backbone):
+        raise InputError(f"pool_px is {side}, but '{backbone.name}' has no feature maps to pool: expected pool_px null")
+    last = backbone.maps(laid_out_images(images))[-1]
+    if min(last.shape[2:]) < side:
+        height, width = last.shape[2:]
+        raise InputError(
+            f"pool_px is {side}, but the last map of '{backbone.name}' is {height}x{width} for these images: expected "
+            "a smaller pool_px, or null for the backbone's own pooled output"
+        )
+    return F.avg_pool2d(last, side, stride=1).flatten(1)
 
 
 def represent_many(backbone: Backbone, images: Tensor, wanted: list[tuple[int, bool]]) -> list[Tensor]:

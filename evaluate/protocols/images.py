@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from evaluate.protocols.base import TaskProtocol
+from pretrain.runtime.settings import Later
 
 IMAGES_SOURCE = "moco-v3 main_lincls.py, dino eval_knn.py (Resize 256, CenterCrop 224); native_up_to_px: this project"
 
@@ -25,9 +26,11 @@ class ImageProtocol(TaskProtocol):
         image_size: side of the test's centre crop, and of the training crop where the protocol trains, in pixels.
         interpolation: of both resizings.
         native_up_to_px: see above.
-        normalization: "checkpoint" takes mean and std from the checkpoint's metadata; "imagenet", "swav" (its std
-            starts with 0.228, swav src/multicropdataset.py and eval_linear.py) and "none" (pixels in 0..1, as SimCLR's
-            TensorFlow models expect) say it outright.
+        normalization: "checkpoint", always: mean and std belong to the weights, and no protocol overrides them. Where
+            a file does not say, `--normalization` does.
+        stated_normalization: what the protocol's source feeds its own weights: "imagenet", "swav" (its std starts with
+            0.228, swav src/multicropdataset.py and eval_linear.py) or "none" (pixels in 0..1, SimCLR's TensorFlow
+            models). Where the checkpoint's is another, the run warns with both.
         train_limit, test_limit: use a stratified subset of this many images, drawn from the seed; for trying things.
             None uses them all.
         test_split: which split is measured; "auto" is the set's `test`, or its `val` where it has no `test`.
@@ -43,7 +46,10 @@ class ImageProtocol(TaskProtocol):
     image_size: int = Field(default=224, ge=1)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     native_up_to_px: int = Field(default=64, ge=0)
-    normalization: Literal["checkpoint", "imagenet", "swav", "none"] = "checkpoint"
+    normalization: Literal["checkpoint"] = "checkpoint"
+    stated_normalization: Annotated[Literal["checkpoint", "imagenet", "swav", "none"], Later(before="checkpoint")] = (
+        "checkpoint"
+    )
     train_limit: int | None = Field(default=None, ge=2)
     test_limit: int | None = Field(default=None, ge=1)
     test_split: Literal["auto", "test", "val", "tenth_of_train"] = "auto"

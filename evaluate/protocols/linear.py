@@ -139,6 +139,7 @@ PROTOCOLS: dict[str, TaskProtocol] = {
             "held_out": "byol/utils/dataset.py: 10,000 of 1,281,167 images are kept from train to choose on",
             "refit": "byol/utils/dataset.py: its split TRAIN_AND_VALID is both",
         },
+        head_init="haiku",
         base_lrs=(0.05, 0.1, 0.2, 0.3, 0.4),
         held_out=0.0078,
         refit=True,
@@ -150,8 +151,8 @@ PROTOCOLS: dict[str, TaskProtocol] = {
     ),
     "simclr": LinearProtocol(
         name="simclr",
-        source="google-research/simclr README: momentum, 0.1 * batch/256, batch 4096, 90 epochs, wd 1e-6, logits start "
-        "at 0; pixels in 0..1, not normalised",
+        source="google-research/simclr README and model_util.py (MomentumOptimizer, use_nesterov): 0.1 * batch/256, "
+        "batch 4096, 90 epochs, wd 1e-6, logits start at 0; its own weights see pixels in 0..1",
         base_lrs=(0.1,),
         lr_rule="linear",
         global_batch_size=4096,
@@ -159,7 +160,8 @@ PROTOCOLS: dict[str, TaskProtocol] = {
         schedule="cosine_step",
         weight_decay=1e-6,
         head_init_std=0.0,
-        normalization="none",
+        nesterov=True,
+        stated_normalization="none",
     ),
     "swav": LinearProtocol(
         name="swav",
@@ -169,7 +171,7 @@ PROTOCOLS: dict[str, TaskProtocol] = {
         global_batch_size=256,
         epochs=100,
         weight_decay=1e-6,
-        normalization="swav",
+        stated_normalization="swav",
         interpolation="bilinear",
     ),
     "barlow_twins": LinearProtocol(
@@ -224,12 +226,16 @@ PROTOCOLS: dict[str, TaskProtocol] = {
         name="fast_moco",
         source="orashi/Fast-MoCo ssl_exp/fast_moco/*/config_finetune.yaml, core/optimizer/lars.py: LARS 0.8 (trust "
         "0.001, momentum 0.9, wd 0), 90 epochs cosine, batch 4096 (128 x 32), bicubic; R50: 73.5 / 75.1 / 75.5",
-        sources={"eval_every_epochs": _PROBE_EVERY + "; the code validates every 300 steps and reports the best"},
+        sources={
+            "schedule": "CosineEpoch names the scheduler that moves each iteration (core/lr_scheduler/__init__.py:12)",
+            "eval_every_epochs": _PROBE_EVERY + "; the code validates every 300 steps and reports the best",
+        },
         optimizer="lars",
         lars_form="after_momentum",
         base_lrs=(0.8,),
         global_batch_size=4096,
         epochs=90,
+        schedule="cosine_step",
     ),
     "mmselfsup": LinearProtocol(
         name="mmselfsup",
@@ -247,6 +253,8 @@ PROTOCOLS: dict[str, TaskProtocol] = {
         source="lightly-ai/lightly benchmarks/imagenet/resnet50/linear_eval.py and lightly/utils/benchmarking: SGD "
         "0.1 * batch/256, 90 epochs cosine by step; same for all methods",
         sources={"global_batch_size": "128 a device by default; two devices here"},
+        head_init="torch",
+        drop_last=True,
         base_lrs=(0.1,),
         lr_rule="linear",
         global_batch_size=256,

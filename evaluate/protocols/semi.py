@@ -60,13 +60,14 @@ PROTOCOLS: dict[str, SemiProtocol] = {
         "SyncBN",
         trunk_lr=ByPercent(one=0.02, ten=0.01),
         head_lr=ByPercent(one=5.0, ten=0.2),
+        head_init="torch",
         bn="sync",
         global_batch_size=256,
         epochs=20,
         schedule="milestones",
         milestones=(12, 16),
         gamma=0.2,
-        normalization="swav",
+        stated_normalization="swav",
         interpolation="bilinear",
     ),
     "barlow_twins": SemiProtocol(
@@ -110,7 +111,7 @@ PROTOCOLS: dict[str, SemiProtocol] = {
     "simclr": SemiProtocol(
         name="simclr",
         source="arXiv:2002.05709, appendix B.5 (from the paper): SGD Nesterov 0.05 * batch/256, batch 4096, 60 epochs "
-        "for 1 % and 30 for 10 %, no regularisation; pixels in 0..1, not normalised",
+        "for 1 % and 30 for 10 %, no regularisation; its own weights see pixels in 0..1",
         sources={"schedule": "this project: the paper's sentence names no schedule"},
         trunk_lr=ByPercent(one=0.05, ten=0.05),
         head_lr=ByPercent(one=0.05, ten=0.05),
@@ -121,7 +122,7 @@ PROTOCOLS: dict[str, SemiProtocol] = {
         epochs=60,
         epochs_ten=30,
         schedule="cosine_step",
-        normalization="none",
+        stated_normalization="none",
     ),
 }
 DEFAULT = "swav"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from evaluate.protocols.base import LrRule, scaled_lr
 from evaluate.protocols.images import ImageProtocol
+from pretrain.runtime.settings import Later
 
 LarsForm = Literal["before_momentum", "after_momentum", "lr_in_momentum"]
 
@@ -32,7 +33,11 @@ class TrainingProtocol(ImageProtocol):
             "milestones" (times `gamma` at each of `milestones`, in epochs).
         crop_scale, flip_p: random resized crop (part of the area) and horizontal flip of the training image.
         train_interpolation: of the training crop; None: as `interpolation`.
-        head_init_std: the head's weights are drawn from N(0, std); its bias starts at 0.
+        head_init: "normal" draws the head's weights from N(0, head_init_std), with the bias at 0; "torch" is
+            `nn.Linear`'s own, weights and bias from U(-1/sqrt(D), 1/sqrt(D)); "haiku" is Haiku's, weights from
+            N(0, 1/D) cut at two standard deviations, the bias at 0.
+        head_init_std: of "normal".
+        drop_last: the last incomplete batch of an epoch is left out.
         eval_every_epochs: the test split is measured after every so many epochs, and after the last. `best` is the best
             of these; it is chosen on the test set, so it is marked and never stands in for `last`.
     """
@@ -54,7 +59,9 @@ class TrainingProtocol(ImageProtocol):
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip_p: float = Field(default=0.5, ge=0, le=1)
     train_interpolation: Literal["bilinear", "bicubic"] | None = None
+    head_init: Annotated[Literal["normal", "torch", "haiku"], Later(before="normal")] = "normal"
     head_init_std: float = Field(default=0.01, ge=0)
+    drop_last: Annotated[bool, Later(before=False)] = False
     eval_every_epochs: int = Field(default=1, ge=1)
 
     @field_validator("crop_scale")

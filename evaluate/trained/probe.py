@@ -22,6 +22,7 @@ from evaluate.guards import check_weights_are_the_files, frozen
 from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.linear import PROTOCOLS, LinearProtocol
 from evaluate.task import Job
+from evaluate.trained.head import linear_head
 from evaluate.trained.train_data import probe_transform
 from evaluate.trained.training import Subject, Trained, Training, clear_state
 from pretrain.backbones.registry import Backbone
@@ -169,18 +170,13 @@ def _described(kind: Kind, score: float) -> dict[str, float | int | bool]:
 class _Classifiers(nn.Module):
     """L linear classifiers; the loss is the sum of theirs, so that each gets the gradient of its own alone."""
 
-    def __init__(self, kinds: list[Kind], widths: dict[Sees, int], classes: int, std: float, seed: int):
+    def __init__(
+        self, kinds: list[Kind], widths: dict[Sees, int], classes: int, protocol: LinearProtocol, seed: int
+    ) -> None:
         super().__init__()
         self.kinds = kinds
-        self.heads = nn.ModuleList()
-        for kind in kinds:
-            # All start from the same weights: what differs between classifiers is what the protocol says differs.
-            generator = torch.Generator().manual_seed(seed)
-            head = nn.Linear(widths[kind.sees], classes)
-            with torch.no_grad():
-                head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * std)
-                head.bias.zero_()
-            self.heads.append(head)
+        # All start from the same weights: what differs between classifiers is what the protocol says differs.
+        self.heads = nn.ModuleList(linear_head(widths[kind.sees], classes, protocol, seed) for kind in kinds)
 
     def forward(self, seen: dict[Sees, Tensor], labels: Tensor) -> Tensor:
         pairs = zip(self.kinds, self.heads, strict=True)
@@ -207,7 +203,7 @@ class Probe(Subject):
         self.kinds, self.test = kinds, test
         widths = {sees: features.width for sees, features in test.items()}
         self.device = next(trunk.parameters()).device
-        self.module = _Classifiers(kinds, widths, classes, protocol.head_init_std, seed).to(self.device)
+        self.module = _Classifiers(kinds, widths, classes, protocol, seed).to(self.device)
         names = [f"head{i}" for i in range(len(kinds))] if len(kinds) > 1 else ["head"]
         heads = zip(names, self.module.heads, kinds, strict=True)
         self.groups = [(name, list(head.parameters()), kind.base_lr) for name, head, kind in heads]

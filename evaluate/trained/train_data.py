@@ -31,6 +31,11 @@ def check_batch(global_batch_size: int, n: int, world_size: int) -> None:
         raise InputError(f"global_batch_size {global_batch_size} does not divide among {world_size} ranks")
 
 
+def batches_an_epoch(n: int, global_batch_size: int, drop_last: bool) -> int:
+    """How many batches `n` images make, with or without the last one that is not full."""
+    return n // global_batch_size if drop_last else -(-n // global_batch_size)
+
+
 def probe_transform(protocol: TrainingProtocol, test: TestTransform, seed: int) -> TrainTransform:
     """The training transform of a protocol; its crop has the side of the test's, its normalisation is the test's."""
     assert test.crop is not None
@@ -75,10 +80,11 @@ def train_batches(
     steps: int,
     start: int,
     ranks: Ranks,
+    drop_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs (B, 3, H, W) and labels (B,) of this rank for steps `start` to `steps`, epoch after epoch."""
     n = len(images)
-    batches = -(-n // global_batch_size)
+    batches = batches_an_epoch(n, global_batch_size, drop_last)
     workers = worker_count(transform.spec.size, n)
     for epoch in range(start // batches, -(-steps // batches)):
         first = max(start - epoch * batches, 0)

@@ -21,7 +21,7 @@ from evaluate.metrics import accuracy
 from evaluate.protocols.training import TrainingProtocol
 from evaluate.task import Job
 from evaluate.trained.lars import LarsAfterMomentum, LarsLrInMomentum
-from evaluate.trained.train_data import check_batch, train_batches
+from evaluate.trained.train_data import batches_an_epoch, check_batch, train_batches
 from pretrain.data.images import ImageSet
 from pretrain.optim import LARS
 from pretrain.runtime.curves import Curves
@@ -114,7 +114,7 @@ class Training:
         self.job, self.protocol, self.subject, self.images = job, job.protocol, subject, images
         self.transform, self.test_labels, self.ranks, self.stop = transform, test_labels, ranks, stop
         check_batch(self.protocol.global_batch_size, len(images), ranks.world_size)
-        batches = -(-len(images) // self.protocol.global_batch_size)
+        batches = batches_an_epoch(len(images), self.protocol.global_batch_size, self.protocol.drop_last)
         self.steps_per_epoch = self.protocol.steps_per_epoch or batches
         self.steps = self.protocol.epochs * self.steps_per_epoch
         self.optimizer = build_optimizer(self.protocol, subject.groups)
@@ -147,6 +147,7 @@ class Training:
                     steps=self.steps,
                     start=start,
                     ranks=self.ranks,
+                    drop_last=self.protocol.drop_last,
                 )
                 for step, (inputs, labels) in enumerate(batches, start=start):
                     loss = self._step(module, step, inputs, labels)

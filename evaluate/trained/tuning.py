@@ -20,6 +20,7 @@ from evaluate.guards import EachOnce, check_weights_are_the_files
 from evaluate.inputs import batches, main_metric, test_input
 from evaluate.protocols.finetune import TunedProtocol
 from evaluate.task import Job
+from evaluate.trained.head import linear_head
 from evaluate.trained.probe import last_and_best
 from evaluate.trained.train_data import probe_transform
 from evaluate.trained.training import Subject, Training, clear_state
@@ -67,14 +68,10 @@ def tune(job: Job, train: ImageSet, test: ImageSet, preset: TunedProtocol | None
 
 
 class _Network(nn.Module):
-    def __init__(self, trunk: Backbone, classes: int, std: float, seed: int) -> None:
+    def __init__(self, trunk: Backbone, classes: int, protocol: TunedProtocol, seed: int) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = nn.Linear(trunk.width, classes)
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(seed)
-            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) * std)
-            self.head.bias.zero_()
+        self.head = linear_head(trunk.width, classes, protocol, seed)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.head(self.trunk(images)), labels)
@@ -100,7 +97,7 @@ class Tuned(Subject):
             trunk = trunk.to(memory_format=torch.channels_last)
         if protocol.bn == "sync" and ranks.world_size > 1:
             across_ranks(trunk, job.device)
-        self.module = _Network(trunk, classes, protocol.head_init_std, job.seed).to(job.device)
+        self.module = _Network(trunk, classes, protocol, job.seed).to(job.device)
         self.groups = [
             ("trunk", list(self.module.trunk.parameters()), protocol.trunk_lr),
             ("head", list(self.module.head.parameters()), protocol.head_lr),

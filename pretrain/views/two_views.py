@@ -90,6 +90,13 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(words, kind="stable")
 
 
+def padded(order: np.ndarray, length: int, seed: int, epoch: int) -> np.ndarray:
+    """The samples of `order` and so many of them once more as make `length`, in an order of their own."""
+    rng = np.random.default_rng([seed % 2**64, epoch, len(order)])
+    again = rng.choice(order, length - len(order), replace=False)
+    return rng.permutation(np.concatenate([order, again]))
+
+
 class TwoViewLoader:
     """An iterable of (view1 (B, 3, H, W), view2, ..., index (B,)) over one epoch of one rank; `len` is its batches.
 
@@ -111,6 +118,7 @@ class TwoViewLoader:
         skip_batches: int = 0,
         views: int = 2,
         device: torch.device | None = None,
+        pad: bool = False,
     ) -> None:
         global_batch = batch_size_per_rank * world_size
         if global_batch > len(images):
@@ -126,6 +134,9 @@ class TwoViewLoader:
         self._dataset = _Batches(images, TwoViews(spec, seed, views), epoch)
         order = epoch_order(len(images), seed, epoch)
         batches = len(images) // global_batch
+        if pad and batches * global_batch < len(images):
+            batches += 1
+            order = padded(order, batches * global_batch, seed, epoch)
         # One global batch after the other, so that the samples of a step do not depend on how many ranks share it.
         of_rank = order[: batches * global_batch].reshape(batches, world_size, batch_size_per_rank)[:, rank]
         self._allowed = SKIPPED_AT_MOST * of_rank.size
@@ -185,8 +196,12 @@ def two_view_loader(
     skip_batches: int = 0,
     views: int = 2,
     device: torch.device | None = None,
+    pad: bool = False,
 ) -> TwoViewLoader:
     """Batches of two views, (view1 (B, 3, H, W), view2, index (B,)); the last incomplete batch is dropped.
+
+    With `pad` it is filled: as many other images as it lacks stand twice in the epoch, in random places. Both times
+    such an image has the same views, since draws belong to (seed, epoch, index).
 
     With `views=3` a third view stands before the index. Where the spec says `where: device`, workers only decode and
     crop; the rest is done here, on `device` (the CPU when not given), and the views are on that device.
@@ -211,6 +226,7 @@ def two_view_loader(
         skip_batches=skip_batches,
         views=views,
         device=device,
+        pad=pad,
     )
 
 
