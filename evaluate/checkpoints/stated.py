@@ -100,6 +100,8 @@ def huggingface(config: Table) -> dict[str, Any]:
         facts["eps"] = values["layer_norm_eps"]
     if kind in ("beit", "data2vec-vision") and not values["use_mean_pooling"]:
         facts["global_pool"] = "token"
+    if kind in ("beit", "data2vec-vision"):
+        facts["use_rot_pos_emb"] = False
     if kind == "ijepa":
         facts["global_pool"] = "avg"
     return facts

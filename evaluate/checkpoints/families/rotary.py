@@ -41,7 +41,7 @@ def match_eva(shapes: Mapping[str, Shape], told: Mapping[str, Any]) -> Match:
     patch = shape_of(shapes, "patch_embed.proj.weight", 4)
     registers = shape_of(shapes, "reg_token", 3)
     first = shape_of(shapes, "blocks.0.mlp.fc1.weight", 2) or shape_of(shapes, "blocks.0.mlp.fc1_g.weight", 2)
-    if patch is None or registers is None or first is None or "pos_embed" in shapes:
+    if patch is None or registers is None or first is None or "pos_embed" in shapes or "eps" not in told:
         return match_by_table(shapes, told)
     width, size, depth = patch[0], patch[2], count(shapes, r"blocks\.(\d+)\.")
     gated = "blocks.0.mlp.fc1_g.weight" in shapes

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluate.checkpoints.architectures import Match, Shape
 from evaluate.checkpoints.families.named import activation, count, named, ratio, shape_of
+from evaluate.checkpoints.families.timm_table import match_by_table, signature, timm_models
 
 Told = Mapping[str, Any]
 EPS = 1e-6
@@ -84,6 +85,9 @@ DISTILLED: dict[str, dict[str, Any]] = {
 AGREED_HEADS = {(768, 12): 12, (1024, 24): 16, (1280, 32): 16, (1408, 40): 16, (1536, 40): 24, (1152, 27): 16}
 
 
+_SMALL = ((192, 12), (384, 12))
+
+
 def heads(told: Told, width: int, depth: int) -> tuple[int | None, str | None]:
     """(number of heads, None), or (None, why it is not known)."""
     said = told.get("num_heads", AGREED_HEADS.get((width, depth)))
@@ -111,6 +115,9 @@ def match_vit(shapes: Mapping[str, Shape], told: Told) -> Match:
     text = f"ViT of {depth} blocks, width {width}, {patch_height}x{size} patches"
     if patch_height != size or patch[1] != 3:
         return Match(None, text, reason=f"a patch convolution of shape {patch}: no backbone here has one")
+    last = shape_of(shapes, f"blocks.{depth - 1}.norm1.weight", 1)
+    if last is not None and last != (width,):
+        return match_by_table(shapes, told)  # blocks that widen, as in Hiera
     first = shape_of(shapes, "blocks.0.mlp.fc1.weight", 2)
     second = shape_of(shapes, "blocks.0.mlp.fc2.weight", 2)
     if first is None or second is None:
@@ -123,7 +130,14 @@ def match_vit(shapes: Mapping[str, Shape], told: Told) -> Match:
     if grid is None:
         return Match(None, text, reason=f"its positions {shapes.get('pos_embed')} are no square of patches")
     text += f", {grid * size} px positions" if positions else ""
-    number, unknown = heads(told, width, depth)
+    same = timm_models().get(signature(shapes), [])
+    if len(same) > 1 and not {"act_layer", "eps", "global_pool"} & set(told):
+        return match_by_table(shapes, told)
+    # Layer scale is no part of MoCo v3's ViTs: with it, every project has heads of 64.
+    scaled = {"num_heads": width // 64} if "blocks.0.ls1.gamma" in shapes and (width, depth) in _SMALL else {}
+    number, unknown = heads({**scaled, **told}, width, depth)
+    if number is None and "num_heads" not in told and (width, depth) not in _SMALL and len(same) == 1:
+        return match_by_table(shapes, told)
     # A gate has its own activation, whatever the tables beside it call that of ungated layers.
     act = "silu" if gated else activation(told, None if "norm_pre.weight" in shapes else "gelu")
     if unknown is None and act is None:
@@ -226,6 +240,11 @@ def match_beit(shapes: Mapping[str, Shape], told: Told) -> Match:
     shared = shape_of(shapes, "rel_pos_bias.relative_position_bias_table", 2)
     absolute = shape_of(shapes, "pos_embed", 3)
     table = own or shared
+    second = shape_of(shapes, "blocks.0.mlp.fc2.weight", 2)
+    rotary = table is None and told.get("use_rot_pos_emb") is not False
+    if second is None or second[1] != first[0] or rotary:
+        # A gate, or positions that may be rotary besides: EVA and EVA-02, of which timm's own models are known.
+        return match_by_table(shapes, told)
     if table is not None:
         # (2 g - 1)^2 differences of positions between g x g patches, and three for the class token
         grid = (isqrt(max(table[0] - 3, 0)) + 1) // 2

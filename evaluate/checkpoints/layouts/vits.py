@@ -300,7 +300,7 @@ HUGGINGFACE_VITS: tuple[Layout, ...] = (
         _HF_DINOV3,
         kind="eva",
         assemble=steps(one_qkv, _gated),
-        facts={"global_pool": "token"},
+        facts={"global_pool": "token", "eps": 1e-5},
     ),
     Layout(
         "huggingface dinov3, under model",
@@ -308,7 +308,7 @@ HUGGINGFACE_VITS: tuple[Layout, ...] = (
         _HF_DINOV3,
         kind="eva",
         assemble=steps(one_qkv, _gated),
-        facts={"global_pool": "token"},
+        facts={"global_pool": "token", "eps": 1e-5},
     ),
     Layout(
         "huggingface tower",

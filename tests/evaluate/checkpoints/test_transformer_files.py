@@ -213,3 +213,10 @@ def test_models_of_equal_shapes_do_not_load_as_each_other(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="several models that compute different things.*test_efficientnet_gn"):
         load_backbone(path)
     assert load_backbone(path, arch="test_efficientnet_ln").metadata.backbone == "timm:test_efficientnet_ln"
+
+
+def test_an_eva_does_not_load_as_a_beit(tmp_path: Path) -> None:
+    # Its q and v biases are spelt as BEiT's; its rotary positions stand in no tensor.
+    model = shaken(timm.create_model("eva02_tiny_patch14_224", num_classes=0))
+    torch.save(model.state_dict(), tmp_path / "file.pth")
+    assert load_backbone(tmp_path / "file.pth").metadata.backbone == "timm:eva02_tiny_patch14_224"
