@@ -51,9 +51,7 @@ def out_of_memory(machine: Machine) -> dict[str, Any]:
     if machine.device.type != "cuda":
         return {"left": "a CPU's memory is not filled on purpose"}
     with tempfile.TemporaryDirectory() as folder:
-        changes = _settings(
-            backbone="resnet50", views__size=224, global_batch_size=16384, train_images="null", epochs=1
-        )
+        changes = _settings(backbone="resnet50", views__size=224, global_batch_size=8000, train_images="null", epochs=1)
         words = ["pretrain", "--recipe", "shapes_demo", "--data", "shapes", "--out", "run", "--device", "cuda"]
         process = _fastmoco(*words, *changes, *_settings(warmup_epochs=0), folder=Path(folder))
         told, _ = process.communicate(timeout=120)
