@@ -28,6 +28,7 @@ from benchmarks.launch.jobs import JOB_PREFIX, Job, group
 from benchmarks.run.lease import LeaseHeldError, lease
 from benchmarks.run.process import HELD, LOG, forget_ending, note_crash, start_worker, was_interrupted
 from benchmarks.run.rundir import campaign_dir, is_cancelled, is_done, root_tag, run_dir
+from benchmarks.start import python_command
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.interrupt import StopRequest, stop_request
 
@@ -208,7 +209,9 @@ def parameters(resources: Resources, name: str, dependency: str | None) -> dict[
 def _executor(campaign: Campaign, resources: Resources, name: str, dependency: str | None) -> SlurmExecutor:
     # One a job: submitit's executor waits 0.2 s between its submissions, which a controller does not need of us.
     folder = campaign_dir(campaign.root, campaign.plan.name) / "jobs"
-    executor = SlurmExecutor(folder=folder / "%j", max_num_timeout=_MAX_TIMEOUTS)
+    # -P: a user's own evaluate.py in the folder of the submission is no package of ours.
+    python = f"{shlex.quote(sys.executable)} -P"
+    executor = SlurmExecutor(folder=folder / "%j", max_num_timeout=_MAX_TIMEOUTS, python=python)
     executor.update_parameters(**parameters(resources, name, dependency))
     return executor
 
@@ -277,7 +280,7 @@ def _lanes_in_use(campaign: Campaign, job_of_run: dict[str, str]) -> dict[int, s
 def _submit_tables(campaign: Campaign, after: list[str]) -> str:
     resources = resources_of(campaign.launch, "tables", Resources())
     name = f"fastmoco-tables-{campaign.plan.name}"
-    command = [sys.executable, "-m", "benchmarks.cli"]
+    command = python_command("benchmarks.cli")
     if campaign.catalog.path is not None:
         command += ["--catalog", str(campaign.catalog.path)]
     command += ["campaign", "tables", str(campaign.file.path.absolute()), "--root", str(campaign.root)]

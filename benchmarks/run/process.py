@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.run.rundir import clear_cancelled
+from benchmarks.start import python_command
 from pretrain.runtime.files import write_json
 
 LOG = "log.txt"
@@ -19,6 +20,12 @@ FAILED = "failed.json"
 # Exit code of a worker that found another process at work on its run (EX_TEMPFAIL of sysexits.h).
 HELD = 75
 _TAIL_LINES = 20
+_OUT_OF_MEMORY = re.compile(
+    r"MemoryError|Cannot allocate memory|can't allocate memory|Unable to allocate|bad_alloc|"
+    r"DataLoader worker .* is killed by signal: Killed"
+)
+# What slurmstepd writes for a cgroup.
+_OOM_KILL = re.compile(r"oom[-_ ]kill|Out Of Memory", re.IGNORECASE)
 
 
 def start_worker(
@@ -32,7 +39,7 @@ def start_worker(
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / log).open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.run.worker", str(run_dir)],
+            python_command("benchmarks.run.worker", str(run_dir)),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -66,9 +73,21 @@ def was_interrupted(returncode: int) -> bool:
     return number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 
-def write_failure(run_dir: Path, error: str, exit_code: int) -> None:
-    """Write `failed.json`: the error in a line, the exit code and the end of the log."""
-    write_json(run_dir / FAILED, {"error": error, "exit_code": exit_code, "log_tail": "\n".join(log_tail(run_dir))})
+def write_failure(run_dir: Path, error: str, exit_code: int, *, kind: str | None = None) -> None:
+    """Write `failed.json`: the error in a line, the exit code, its kind and the end of the log.
+
+    The kind is "out_of_memory" (of the machine, not of its GPU), "error" or what the caller says.
+    """
+    tail = "\n".join(log_tail(run_dir))
+    kind = kind or ("out_of_memory" if exit_code == 137 or _out_of_memory(error, tail) else "error")
+    write_json(run_dir / FAILED, {"error": error, "exit_code": exit_code, "kind": kind, "log_tail": tail})
+
+
+def _out_of_memory(error: str, tail: str) -> bool:
+    """Whether words say that the machine's memory was not enough; a GPU's is another matter."""
+    if "CUDA out of memory" in error or "CUDA error" in error:
+        return False
+    return bool(_OUT_OF_MEMORY.search(error) or _OOM_KILL.search(tail))
 
 
 def read_failure(run_dir: Path) -> dict[str, Any] | None:
