@@ -49,7 +49,9 @@ class PlannedRun(Settings):
         name = request.settings_name if request.kind == "pretrain" else f"{request.task}/{request.settings_name}"
         checkpoint = request.checkpoint
         epoch = f"@{checkpoint.epoch}" if checkpoint and checkpoint.epoch is not None else ""
-        return f"{self.label}{epoch}: {name} on {request.data}, seed {request.seed}"
+        drawn = checkpoint.init_seed if checkpoint and checkpoint.init_seed != request.seed else None
+        draw = "" if drawn is None else f", weights drawn with {drawn}"
+        return f"{self.label}{epoch}: {name} on {request.data}, seed {request.seed}{draw}"
 
 
 class Plan(Settings):
@@ -59,17 +61,24 @@ class Plan(Settings):
     runs: tuple[PlannedRun, ...]
 
     def run(self, name: str) -> PlannedRun:
-        """The run whose id is `name`, or the only one whose id contains it.
+        """The run whose id is `name`, or the only one whose id or title contains it.
 
         Raises:
             InputError: no run, or several.
         """
-        found = [run for run in self.runs if run.run_id == name] or [run for run in self.runs if name in run.run_id]
+        found = (
+            [run for run in self.runs if run.run_id == name]
+            or [run for run in self.runs if name in run.run_id]
+            or [run for run in self.runs if run.title.startswith(name)]
+            or [run for run in self.runs if name in run.title]
+        )
         if len(found) == 1:
             return found[0]
+        listed = [f"{run.request.short()} ({run.title})" for run in (found or self.runs)]
+        shown = "; ".join(listed[:5]) + (f"; and {len(listed) - 5} more" if len(listed) > 5 else "")
         if found:
-            raise InputError(f"'{name}' is part of {len(found)} run ids: {', '.join(run.run_id for run in found[:5])}")
-        raise InputError(f"no run '{name}' in this campaign; its runs: {', '.join(run.run_id for run in self.runs)}")
+            raise InputError(f"'{name}' is part of {len(found)} runs' ids or titles; name one of {shown}")
+        raise InputError(f"no run '{name}' in this campaign; its runs: {shown}")
 
     def after(self, run_id: str) -> tuple[PlannedRun, ...]:
         """The runs that need `run_id`."""

@@ -17,7 +17,9 @@ app = typer.Typer(
 )
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="The campaign spec.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run id, or a part of one that no other run has.")]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run id, or a part of an id or title that no other run has.")
+]
 RunNames = Annotated[
     list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs by id or part of it; all if none.")
 ]
@@ -146,7 +148,7 @@ def logs(
 ) -> None:
     """Print a run's log.
 
-    Example: fastmoco campaign logs benchmarks/campaigns/demo.yaml knn --root runs/demo -f
+    Example: fastmoco campaign logs benchmarks/campaigns/demo.yaml knn-fast_moco --root runs/demo -f
     """
     from benchmarks.launch import show
 
@@ -159,11 +161,11 @@ def explain(
 ) -> None:
     """Say all about one run: what goes in, what it needs and waits for, what it asks of the cluster and would cost.
 
-    Example: fastmoco campaign explain benchmarks/campaigns/demo.yaml pretrain --root runs/demo
+    Example: fastmoco campaign explain benchmarks/campaigns/demo.yaml knn-moco --root runs/demo
     """
-    from benchmarks.launch import show
+    from benchmarks.launch.explain import print_explanation
 
-    show.print_explanation(_campaign(spec, root, catalog, None, site), run_name)
+    print_explanation(_campaign(spec, root, catalog, None, site), run_name)
 
 
 def _campaign(spec: Path, root: Path, catalog: Path | None, cluster: str | None, site: str | None):  # type: ignore[no-untyped-def]

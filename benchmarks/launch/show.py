@@ -17,7 +17,6 @@ from benchmarks.campaign.cost import Estimator
 from benchmarks.campaign.opened import Campaign
 from benchmarks.campaign.plan import Plan, PlannedRun
 from benchmarks.campaign.precheck import check_files
-from benchmarks.campaign.sites import resources_of
 from benchmarks.campaign.status import JobState, RunStatus, clock, counts, main_metric, survey
 from benchmarks.launch.jobs import group
 from benchmarks.run.process import LOG, read_failure
@@ -39,10 +38,10 @@ _COLOURS = {
 
 def print_plan(campaign: Campaign) -> None:
     """The graph, its jobs, and what is estimated for what is not done. Raises InputError as `check_files` does."""
-    estimator = _estimator(campaign)
+    estimator = estimator_of(campaign)
     rows = survey(campaign.plan, campaign.root)
     check_files(campaign.file, [row.run for row in rows if row.state != "done"])
-    table = Table("run", "state", "needs", "estimate", box=None, pad_edge=False)
+    table = _listing("state", "needs", "estimate")
     wall_s = gpu_hours = disk_bytes = 0.0
     unknown = 0
     for row in rows:
@@ -56,7 +55,8 @@ def print_plan(campaign: Campaign) -> None:
             )
             unknown += cost.wall_s is None
             estimate = clock(cost.wall_s) if cost.wall_s is not None else "unknown"
-        table.add_row(row.run.run_id, row.state, ", ".join(row.run.needs) or "-", estimate)
+        needs = ", ".join(campaign.plan.run(need).request.short() for need in row.run.needs)
+        table.add_row(*_named(row.run), row.state, needs or "-", estimate)
     console = _console()
     console.print(table)
     open_runs = [row.run for row in rows if row.state != "done"]
@@ -77,7 +77,7 @@ def print_status(campaign: Campaign, *, watch: bool) -> None:
     """One table of every run; with `watch` refreshed until nothing is left to wait for."""
 
     def rows() -> list[RunStatus]:
-        return survey(campaign.plan, campaign.root, _jobs(campaign))
+        return survey(campaign.plan, campaign.root, jobs_of(campaign))
 
     if not watch:
         found = rows()
@@ -115,32 +115,6 @@ def print_log(campaign: Campaign, name: str, *, follow: bool) -> None:
         if not follow or ended:
             return
         time.sleep(0.5)
-
-
-def print_explanation(campaign: Campaign, name: str) -> None:
-    """All about one run."""
-    run = campaign.plan.run(name)
-    row = next(row for row in survey(campaign.plan, campaign.root, _jobs(campaign)) if row.run.run_id == run.run_id)
-    request, checkpoint = run.request, run.request.checkpoint
-    cost = _estimator(campaign).cost(run)
-    resources = resources_of(campaign.launch, request.task, run.resources).model_dump(exclude_none=True)
-    estimate = "unknown" if cost.wall_s is None else f"{clock(cost.wall_s)}, {cost.gpu_hours:.3g} GPU-hours"
-    lines = {
-        "run": run.run_id,
-        "what": run.title,
-        "state": f"{row.state}{f': {row.detail}' if row.detail else ''}",
-        "directory": str(run_dir(campaign.root, run.run_id)),
-        "settings": f"{request.settings_name}: {request.settings}",
-        "data": f"{request.data} (identity {request.data_identity[:12]}), catalog {request.catalog or 'built-in'}",
-        "checkpoint": str(checkpoint.model_dump(exclude_none=True)) if checkpoint else "-",
-        "needs": ", ".join(run.needs) or "nothing",
-        "needed by": ", ".join(other.run_id for other in campaign.plan.after(run.run_id)) or "no run",
-        "resources": ", ".join(f"{key}={value}" for key, value in resources.items()),
-        "estimate": f"{estimate} ({cost.basis})",
-        "disk": f"about {cost.disk_bytes / 2**20:,.0f} MiB",
-    }
-    for key, value in lines.items():
-        print(f"{key + ':':12}{value}")
 
 
 def print_whereabouts(campaign: Campaign) -> None:
@@ -231,12 +205,26 @@ def _moving(rows: list[RunStatus]) -> bool:
 
 
 def _status_table(rows: list[RunStatus]) -> Table:
-    table = Table("run", "state", "requeued", "", box=None, pad_edge=False)
+    table = _listing("state", "requeued", "")
     for row in rows:
         colour = _COLOURS.get(row.state, "")
         state = f"[{colour}]{row.state}[/]" if colour else row.state
-        table.add_row(row.run.run_id, state, str(row.restarts or ""), _plain(row.detail))
+        table.add_row(*_named(row.run), state, str(row.restarts or ""), _plain(row.detail))
     return table
+
+
+def _listing(*columns: str) -> Table:
+    """A table of runs: an id that can be copied whole at any width, then what the spec calls the run."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", no_wrap=True, overflow="ignore", min_width=12)
+    for column in ("what", *columns):
+        table.add_column(column)
+    return table
+
+
+def _named(run: PlannedRun) -> tuple[str, str]:
+    """A run's id (on a terminal its end, which every command takes in its place) and its title."""
+    return run.request.short() if sys.stdout.isatty() else run.run_id, _plain(run.title)
 
 
 def _plain(text: str) -> str:
@@ -250,12 +238,14 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=400, soft_wrap=True)
 
 
-def _estimator(campaign: Campaign) -> Estimator:
+def estimator_of(campaign: Campaign) -> Estimator:
+    """What estimates the cost of a campaign's runs."""
     spec = campaign.file.spec
     return Estimator(campaign.plan, campaign.root, campaign.launch, spec.estimate, campaign.catalog)
 
 
-def _jobs(campaign: Campaign) -> dict[str, JobState]:
+def jobs_of(campaign: Campaign) -> dict[str, JobState]:
+    """Run id -> what the scheduler says of its newest job."""
     from benchmarks.launch.slurm import job_states
 
     return job_states(campaign.plan, campaign.root)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.run.memory import out_of_memory_explained
 from benchmarks.run.provenance import describe_run, device_for, device_name, now, peak_mem_bytes
-from benchmarks.run.request import Request
+from benchmarks.run.request import RANDOM, Request
 from pretrain.data.catalog import Catalog
 from pretrain.runtime.cache import cache_root
 from pretrain.runtime.errors import InputError, Interrupted
@@ -128,7 +128,8 @@ def _evaluate(
         backbone=metadata.backbone,
         recipe=metadata.recipe,
         epoch=metadata.epoch,
-        pretrain_seed=metadata.seed,
+        # Of weights drawn at random the seed of the draw, which may differ from the evaluation's.
+        pretrain_seed=reference.init_seed if reference.ref.startswith(RANDOM) else metadata.seed,
         pretrain_data=metadata.data,
         format=loaded.format,
         prefix=metadata.prefix,

@@ -1,4 +1,4 @@
-"""A table as LaTeX: a `table` environment for the booktabs package, in ASCII."""
+"""A table as LaTeX, no wider than its page: a `table` environment for booktabs and graphicx, in ASCII."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ _ACCENTS = {"ä": r"\"a", "ö": r"\"o", "ü": r"\"u", "Ä": r"\"A", "Ö": r"\"O"
 _ACCENTS |= {"é": r"\'e", "è": r"\`e", "á": r"\'a", "í": r"\'i", "ó": r"\'o", "ñ": r"\~n", "ç": r"\c{c}"}
 
 
+# Characters of a line in \small on the 345 pt of an article's page.
+_LINE = 76
+
+
 def escape(text: str) -> str:
     """Text as LaTeX; a letter that plain pdflatex cannot set is written as its code point, [U+4E2D]."""
     return "".join(_character(character) for character in " ".join(text.split()))
@@ -61,35 +65,69 @@ def escape(text: str) -> str:
 
 def latex(table: Table) -> str:
     """The table, its legend, notes and sources below it."""
-    shown = parts(table)
-    width = len(shown)
     label = "".join(character if character.isalnum() else "-" for character in table.name)
     lines = [
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape(table.title)}.{' ' + escape(table.caption) if table.caption else ''}}}",
         rf"\label{{tab:{label}}}",
-        rf"\begin{{tabular}}{{@{{}}l{'r' * width * len(table.columns)}@{{}}}}",
-        r"\toprule",
     ]
-    heads = [rf"\multicolumn{{{width}}}{{c}}{{{_heading(column)}}}" for column in table.columns]
-    lines.append(" & ".join(["", *heads]) + r" \\")
-    if width > 1:
-        spans = [(2 + width * index, 1 + width * (index + 1)) for index in range(len(table.columns))]
-        lines.append("".join(rf"\cmidrule(lr){{{begin}-{end}}}" for begin, end in spans))
-        lines.append(" & ".join(["", *([escape(part) for part in shown] * len(table.columns))]) + r" \\")
-    lines.append(r"\midrule")
-    for name, row in zip(table.rows, table.cells, strict=True):
-        texts = [
-            _part(cell, column, part, table) for cell, column in zip(row, table.columns, strict=True) for part in shown
-        ]
-        lines.append(" & ".join([escape(name), *texts]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright"]
+    for block in _blocks(table):
+        lines += _tabular(table, block)
+    lines.append(r"\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright")
     notes = [*legend(table), *table.notes]
     lines += [escape(note) + r"\par" for note in notes]
     lines += [rf"[{index}] {escape(source)}\par" for index, source in enumerate(table.sources, 1)]
     return "\n".join([*lines, r"\end{minipage}", r"\end{table}"]) + "\n"
+
+
+def _blocks(table: Table) -> list[list[int]]:
+    """Columns in blocks that fit a page's width side by side, each of which repeats the rows' labels."""
+    used = first = max((len(label) for label in table.rows), default=0)
+    blocks: list[list[int]] = [[]]
+    for index, column in enumerate(table.columns):
+        width = 2 * len(parts(table))
+        for part in parts(table):
+            texts = [_plain(row[index], column, part, table) for row in table.cells]
+            width += max([len(part), *map(len, texts)])
+        width = max(width, *(len(line) + 4 for line in column.label))
+        if blocks[-1] and used + width > _LINE:
+            blocks.append([])
+            used = first
+        blocks[-1].append(index)
+        used += width
+    return blocks
+
+
+def _plain(cell: Cell, column: Column, part: str, table: Table) -> str:
+    if part == "published":
+        return published_text(cell, column) + (" [00]" if cell.published else "")
+    if part == "Δ":
+        return difference_text(cell, column)
+    return f"{shown_text(cell, column, table)} {count_text(cell, table)} {'*' * len(cell.marks)}".strip()
+
+
+def _tabular(table: Table, block: Sequence[int]) -> list[str]:
+    """One block of columns; what is still too wide (a single column, long labels) is shrunk to the line."""
+    shown = parts(table)
+    width = len(shown)
+    lines = [
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * width * len(block)}@{{}}}}",
+        r"\toprule",
+    ]
+    heads = [rf"\multicolumn{{{width}}}{{c}}{{{_heading(table.columns[index])}}}" for index in block]
+    lines.append(" & ".join(["", *heads]) + r" \\")
+    if width > 1:
+        spans = [(2 + width * index, 1 + width * (index + 1)) for index in range(len(block))]
+        lines.append("".join(rf"\cmidrule(lr){{{begin}-{end}}}" for begin, end in spans))
+        lines.append(" & ".join(["", *([escape(part) for part in shown] * len(block))]) + r" \\")
+    lines.append(r"\midrule")
+    for name, row in zip(table.rows, table.cells, strict=True):
+        texts = [_part(row[index], table.columns[index], part, table) for index in block for part in shown]
+        lines.append(" & ".join([escape(name), *texts]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}}\par\medskip"]
 
 
 def _heading(column: Column) -> str:

@@ -105,9 +105,16 @@ def _answers(row: Row) -> NDArray[np.bool_] | None:
 
 
 def _weights(row: Row) -> tuple[int, str]:
-    """What tells pretrainings apart. Weights drawn at random have no file: each seed is a draw of its own."""
+    """What tells pretrainings apart. Weights drawn at random have no file: each seed they were drawn with is one.
+
+    Rows that do not tell it were drawn with the evaluation's own.
+    """
     weights = row["checkpoint_sha256"] or row["checkpoint_ref"] or row["checkpoint"] or ""
-    if (row["checkpoint_ref"] or "").startswith("random:") and not row["checkpoint_sha256"]:
+    if (
+        (row["checkpoint_ref"] or "").startswith("random:")
+        and not row["checkpoint_sha256"]
+        and row["pretrain_seed"] is None
+    ):
         weights += f"#{row['seed']}"
     return -1 if row["pretrain_seed"] is None else row["pretrain_seed"], weights
 

@@ -105,3 +105,60 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str,
     assert f"spec.yaml:{line}: " in str(raised.value)
     assert told in str(raised.value)
     assert str(raised.value).count("spec.yaml:") == 1
+
+
+def test_a_run_is_named_by_what_the_spec_calls_it(tmp_path: Path) -> None:
+    """`pretrain-grid1_combine1-...` is `moco` in the spec, and two drawings of random weights both read `s0`."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: t\npretrain:\n  fast_moco: {recipe: shapes_demo, data: shapes}\n"
+        "  moco: {recipe: shapes_demo, data: shapes, set: {grid: 1, combine: 1}}\n"
+        "checkpoints:\n  random: {backbone: cifar_resnet20, init: random, seeds: [0, 1]}\n"
+        "evaluate: [{task: knn, data: shapes}]\n"
+    )
+    plan = make_plan(load_spec(path), Catalog.load(None))
+    assert plan.run("moco: shapes_demo").title == "moco: shapes_demo on shapes, seed 0"
+    drawn = [run for run in plan.runs if run.label == "random"]
+    assert [run.title for run in drawn] == [
+        "random: knn/dino on shapes, seed 0", "random: knn/dino on shapes, seed 0, weights drawn with 1"
+    ]  # fmt: skip
+    assert plan.run("weights drawn with 1") == drawn[1]
+    for run in plan.runs:
+        assert plan.run(run.request.short()) == run
+    with pytest.raises(InputError, match=r"'knn' is part of 4 runs' ids or titles; name one of \w{12} \("):
+        plan.run("knn")
+    with pytest.raises(InputError, match="no run 'kmn' in this campaign; its runs: .*; and 1 more"):
+        plan.run("kmn")
+
+
+def test_the_explanation_is_read_by_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.campaign.opened import open_campaign
+    from benchmarks.launch.explain import print_explanation
+
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: t\npretrain:\n  moco: {recipe: shapes_demo, data: shapes, set: {grid: 1, combine: 1}}\n"
+        "evaluate: [{task: knn, data: shapes, set: {k: 5}}]\n"
+    )
+    campaign = open_campaign(path, tmp_path / "runs", Catalog.load(None), cluster=None, site=None)
+    print_explanation(campaign, "moco: shapes_demo")
+    told = capsys.readouterr().out
+    assert "settings:   shapes_demo (all of it: fastmoco recipes shapes_demo)\n" in told
+    assert "              grid 1 (the preset has 2)\n" in told
+    assert "what:       moco: shapes_demo on shapes, seed 0" in told
+    print_explanation(campaign, "moco: knn")
+    told = capsys.readouterr().out
+    assert "              k 5 (the preset has 20)\n" in told
+    assert "checkpoint: moco, made by moco: shapes_demo on shapes, seed 0 (pretrain-" in told
+    assert max(map(len, told.splitlines())) < 200
+    assert "{" not in told
+
+
+def test_the_examples_of_logs_and_explain_name_one_run_of_the_demo(repository: Path) -> None:
+    from benchmarks.cli.campaign import explain, logs
+
+    spec = repository / "benchmarks" / "campaigns" / "demo.yaml"
+    plan = make_plan(load_spec(spec), Catalog.load(None))
+    for command in (logs, explain):
+        words = (command.__doc__ or "").partition("Example: ")[2].split()
+        assert plan.run(words[words.index("benchmarks/campaigns/demo.yaml") + 1])

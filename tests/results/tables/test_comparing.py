@@ -153,3 +153,14 @@ def test_evaluations_that_agree_count_as_one(tmp_path: Path, make_run, write_don
     text = named.render("summary", store.load([tmp_path / "root"]), format="md")
     assert "| one | 62.40 (1) | 71.00 ± 1.00 (1×3) |" in text
     assert "| two | 51.00 ± 1.41 (2) | – |" in text
+
+
+def test_two_drawings_of_random_weights_count_as_two(tmp_path: Path, make_run, write_done) -> None:
+    """Drawn with seeds of their own and evaluated with the same seed, they were taken for one pretraining."""
+    for draw, value in enumerate((30.0, 34.0)):
+        weights = {"ref": "random:cifar_resnet20", "sha256": None, "pretrain_seed": draw}
+        for seed in range(2):
+            run = make_run("random", seed=seed, checkpoint=weights, run_id=f"r{draw}{seed}")
+            write_done(tmp_path / "root", run, [Metric(name="top1", value=value + seed)])
+    text = named.render("summary", store.load([tmp_path / "root"]), format="md")
+    assert "| random | 32.50 ± 2.83 (2×2) |" in text

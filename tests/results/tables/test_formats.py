@@ -34,10 +34,13 @@ def test_latex_compiles(everything: store.Store, marked: tuple[str, store.Store]
     own, found = marked
     texts = [named.render(name, everything, format="latex") for name in named.definitions()]
     texts.append(named.render(own, found, format="latex"))
+    packages = "\\usepackage{booktabs,graphicx}"
     for index, body in enumerate(texts):
-        source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+        source = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{body}\\end{{document}}\n"
         (tmp_path / f"t{index}.tex").write_text(source, encoding="ascii")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"t{index}.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
         assert done.returncode == 0, done.stdout[-2000:]
         assert (tmp_path / f"t{index}.pdf").stat().st_size > 10_000
+        # The README's own table was 325 pt wider than its page.
+        assert "Overfull" not in (tmp_path / f"t{index}.log").read_text(encoding="utf-8", errors="replace")
