@@ -245,9 +245,7 @@ class _Training:
             request = self.stop
             if not request.requested:  # another rank heard the signal
                 request.signum = 15
-            raise request.leave(
-                f"state saved at step {step} of {self.total_steps}; the same command goes on from there"
-            )
+            raise request.leave(f"state saved at step {step} of {self.total_steps}; run the same command to resume")
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -270,7 +268,7 @@ class _Training:
         refuse_other_run(state, self.recipe, self.seed, self.images.identity)
         self.core.load_state_dict(state["model"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        log.info("going on from step %d of %d", step, self.total_steps)
+        log.info("resuming at step %d of %d", step, self.total_steps)
         return step
 
     def _hand_over(self, path: Path, epoch: int, step: int) -> None:

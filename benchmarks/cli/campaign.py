@@ -66,7 +66,7 @@ def run(
     watch: Watch = False,
     catalog: CatalogOption = None,
 ) -> None:
-    """Do what is not done yet. A run that is done is never done again; one that failed is tried once more.
+    """Run everything that is not finished. A finished run is never computed twice; a failed one is tried once more.
 
     With --cluster slurm the whole graph is submitted at once and the command returns.
 

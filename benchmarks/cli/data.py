@@ -28,7 +28,7 @@ def check_command(
     name: Annotated[str, typer.Argument(help="A data set of the catalog.")],
     open_images: Annotated[
         bool,
-        typer.Option("--open", help="Decode every image with all cores: damaged ones and near duplicates are told."),
+        typer.Option("--open", help="Decode every image on all cores, and report damaged ones and near duplicates."),
     ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with a contact sheet of each class there.")

@@ -63,14 +63,14 @@ def pretrain(
         ),
     ],
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="The run's directory; the same command in it goes on.")],
+    out: Annotated[Path, typer.Option("--out", help="The run's directory; run the same command again to resume.")],
     changes: SetOption = None,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from a state that lies in --out.")] = True,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Resume from a state in --out.")] = True,
     device: DeviceOption = "auto",
     catalog: CatalogOption = None,
 ) -> None:
-    """Pretrain a backbone. Killed at any moment, the same command goes on where it was; torchrun and SLURM work.
+    """Pretrain a backbone. It can be killed at any moment: run the same command to resume. torchrun and SLURM work.
 
     Example: fastmoco pretrain --recipe shapes_demo --data shapes --set epochs=2 --out runs/first
     """

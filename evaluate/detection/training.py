@@ -132,7 +132,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["loss_normalizer"] is not None:
             self.detector.loss_normalizer = state["loss_normalizer"]  # type: ignore[assignment]
-        log.info("going on from iteration %d of %d", done, self.schedule.max_iter)
+        log.info("resuming at iteration %d of %d", done, self.schedule.max_iter)
         return done
 
     def _step(self, iteration: int, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -185,7 +185,7 @@ class Training:
         if stopping:
             if not self.stop.requested:  # another rank heard the signal
                 self.stop.signum = 15
-            raise self.stop.leave(f"state saved at iteration {done} of {end}; the same command goes on from there")
+            raise self.stop.leave(f"state saved at iteration {done} of {end}; run the same command to resume")
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -198,7 +198,7 @@ class Training:
         if stopping:
             if not self.stop.requested:  # another rank heard the signal
                 self.stop.signum = 15
-            raise self.stop.leave(f"state saved at step {done} of {total}; the same command goes on from there")
+            raise self.stop.leave(f"state saved at step {done} of {total}; run the same command to resume")
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -226,7 +226,7 @@ class Training:
         self.segmentor.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = tuple(state["best"]) if state["best"] else None
-        log.info("going on from step %d of %d", step, self.protocol.iterations)
+        log.info("resuming at step %d of %d", step, self.protocol.iterations)
         return step
 
     def _take_over(self) -> int:
@@ -236,7 +236,7 @@ class Training:
             return 0
         checkpoint = mmengine_files.read(path)
         step = mmengine_files.restore(checkpoint, path, self.segmentor, self.optimizer)
-        log.info("going on from step %d of %d, which mmengine left in %s", step, self.protocol.iterations, path)
+        log.info("resuming at step %d of %d, which mmengine left in %s", step, self.protocol.iterations, path)
         return step
 
 

@@ -131,7 +131,7 @@ class Training:
         Raises:
             InputError: batch and data do not fit, or `out` holds the state of another protocol or of other images.
             RunFailedError: the loss is not finite.
-            Interrupted: a signal came; the state is saved and the same command goes on.
+            Interrupted: a signal came; the state is saved; the same command resumes.
         """
         start = self._restore()
         module = self._parallel()
@@ -212,7 +212,7 @@ class Training:
             barrier()
             if not self.stop.requested:  # another rank heard the signal
                 self.stop.signum = 15
-            raise self.stop.leave(f"state saved at step {done} of {self.steps}; the same command goes on from there")
+            raise self.stop.leave(f"state saved at step {done} of {self.steps}; run the same command to resume")
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
