@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import few
 from pretrain.recipe import Recipe
@@ -16,7 +18,8 @@ def training_images(recipe: Recipe, images: ImageSet) -> ImageSet:
         raise InputError(
             f"train_images is {recipe.train_images}, but '{images.name}' has {len(images)} in its {images.split} split"
         )
-    return images.subset(few(images.labels, fraction=recipe.train_images / len(images), seed=0))
+    labels = images.labels if images.labels.ndim == 1 else np.zeros(len(images), dtype=np.int64)
+    return images.subset(few(labels, fraction=recipe.train_images / len(images), seed=0))
 
 
 def batch_of_rank(recipe: Recipe, count: int, world_size: int) -> int:

@@ -108,7 +108,7 @@ class Estimator:
         settings, data = run.request.settings, run.request.data
         if data not in self._images:
             try:
-                self._images[data] = len(self.catalog.images(data, "train"))
+                self._images[data] = len(self.catalog.pictures(data, "train"))
             except InputError:
                 self._images[data] = None
         images = settings.get("train_images") or self._images[data]

@@ -144,7 +144,7 @@ class _Planner:
     def _pretrain(self, label: str, entry: PretrainEntry) -> Iterator[_Weights]:
         recipe = self._recipe(label, entry)
         with self.file.at("pretrain", label, "data"):
-            self.catalog.demand(entry.data, "images")
+            self.catalog.demand(entry.data, "pictures")
             template = self._request(
                 kind="pretrain",
                 task="pretrain",

@@ -87,7 +87,9 @@ def _pretrain(request: Request, catalog: Catalog, device: torch.device, out: Pat
     from pretrain.train import train
 
     recipe = Recipe.model_validate(request.settings)
-    images = catalog.images(request.data, "train")
+    images = catalog.pictures(request.data, "train")
+    if not images.classes:
+        log.info("%s/train: %d images without labels", request.data, len(images))
     result = train(recipe, images, seed=request.seed, out=out, device=device, resume=resume)
     return [pretrain_metric(name, value) for name, value in result.metrics.items()]
 

@@ -72,6 +72,19 @@ _READERS = {
         "voc": "pretrain.data.readers.voc_labels:open_split",
         "shapes": "pretrain.data.generated.sets:open_split",
     },
+    # Images to pretrain on: labels need not be there.
+    "pictures": {
+        "parquet": "pretrain.data.readers.parquet:open_pictures",
+        "imagefolder": "pretrain.data.readers.imagefolder:open_pictures",
+        "filelist": "pretrain.data.readers.filelist:open_pictures",
+        "tar": "pretrain.data.readers.tar:open_pictures",
+        "torchvision": "pretrain.data.readers.torchvision_sets:open_split",
+        "voc": "pretrain.data.readers.pictures:of_voc",
+        "coco": "pretrain.data.readers.pictures:of_coco",
+        "masks": "pretrain.data.readers.pictures:of_masks",
+        "shapes": "pretrain.data.generated.sets:open_split",
+        "shapes-scenes": "pretrain.data.generated.scenes:open_pictures",
+    },
     "objects": {
         "voc": "pretrain.data.readers.voc:open_split",
         "coco": "pretrain.data.readers.coco:open_split",
@@ -83,8 +96,8 @@ _READERS = {
         "shapes-scenes": "pretrain.data.generated.scenes:open_masks",
     },
 }
-_IN_WORDS = {"images": "labelled images", "objects": "boxes", "masks": "class masks"}
-Kind = Literal["images", "objects", "masks"]
+_IN_WORDS = {"pictures": "images", "images": "labelled images", "objects": "boxes", "masks": "class masks"}
+Kind = Literal["pictures", "images", "objects", "masks"]
 
 
 class _File(RootModel[dict[str, Entry]]):
@@ -133,6 +146,14 @@ class Catalog:
                 missing or not what the entry says.
         """
         return self._open("images", name, split)
+
+    def pictures(self, name: str, split: str) -> ImageSet:
+        """The images of one split to pretrain on, of every format. Where they have no labels the set has no classes.
+
+        Raises:
+            InputError: no such data set or split, or files that are missing or not what the entry says.
+        """
+        return self._open("pictures", name, split)
 
     def objects(self, name: str, split: str) -> ObjectSet:
         """The images of one split with their boxes, classes and, where there are, masks of objects.

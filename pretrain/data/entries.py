@@ -60,7 +60,9 @@ class SplitEntry(Settings):
 
 
 class ParquetEntry(SplitEntry):
-    """Hugging Face's image layout: a column `image: struct{bytes, path}` and a column `label: int64`.
+    """Hugging Face's image layout: a column `image: struct{bytes, path}` and a column `label`.
+
+    Labels are whole numbers, texts (class names), or lists of either for several an image; none, for pretraining.
 
     Attributes:
         image_column, label_column: what the two are called in the files.
@@ -86,9 +88,15 @@ class ImageFolderEntry(SplitEntry):
 
 
 class FileListEntry(SplitEntry):
-    """Text files with one image a line, relative to `root`: `CLASS/name.jpg`, or `name.jpg LABEL`.
+    """Lists of images, relative to `root`: `CLASS/name.jpg`, or `name.jpg LABEL` with a number or a class name.
 
+    Columns may be separated by tabs, commas or semicolons, with a header or without, in UTF-8 or UTF-16; `.json`,
+    `.jsonl` and `.parquet` are read as well. Several labels an image: `cat|dog`, `3 7`, a list in JSON or Parquet, or a
+    header with a column of 0 and 1 for each class. A list of names alone is for pretraining.
     `imagenet:1percent` and `imagenet:10percent` are SimCLR's lists, which are part of this package.
+
+    Attributes:
+        image_column, label_column: what the two are called in a header, where the names are not of the usual ones.
     """
 
     format: Literal["filelist"]
@@ -97,16 +105,27 @@ class FileListEntry(SplitEntry):
     val: str | None = None
     test: str | None = None
     classes: Classes = None
+    image_column: Annotated[str | None, Later(before=None)] = None
+    label_column: Annotated[str | None, Later(before=None)] = None
 
 
 class TarEntry(SplitEntry):
-    """WebDataset's shards: files `KEY.jpg` (or another image suffix) and `KEY.cls` that holds the label as digits."""
+    """WebDataset's shards, plain or compressed: files `KEY.jpg` (or another image suffix) with the label beside them.
+
+    A label is a number or a class name in `KEY.cls`, `KEY.json` or `KEY.txt`; shards without are for pretraining.
+
+    Attributes:
+        label_field: which of them: `cls`, `txt`, `json`, or `json:KEY` for one key of the JSON. Without it the first
+            that holds labels: `.cls`; `.json` with a key `label`, `labels`, `cls`, `class`, `class_id`, `class_name`,
+            `target` or `category`; `.txt` when all are numbers or in `classes`, since captions are written there too.
+    """
 
     format: Literal["tar"]
     train: Paths | None = None
     val: Paths | None = None
     test: Paths | None = None
     classes: Classes = None
+    label_field: Annotated[Annotated[str, Field(pattern=r"^(cls|txt|json|json:.+)$")] | None, Later(before=None)] = None
 
 
 class TorchvisionEntry(Settings):

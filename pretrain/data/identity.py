@@ -43,15 +43,17 @@ def _split(places: Places, name: str, entry: Entry, split: str) -> Any:
     if isinstance(entry, ImageFolderEntry):
         return _folder(places.resolve(value))
     if isinstance(entry, FileListEntry):
-        from pretrain.data.readers.filelist import open_split
+        from pretrain.data.readers.filelist import open_pictures
 
-        return open_split(places, name, entry, split).identity
+        return open_pictures(places, name, entry, split).identity
     if isinstance(entry, VocEntry):
         return [_voc(places.resolve(entry.root), part) for part in value]
     if isinstance(entry, CocoEntry):
         return [file_identity(places.resolve(value.json_file)), _folder(places.resolve(value.images))]
     if isinstance(entry, MasksEntry):
-        return [_folder(places.resolve(value.images)), _folder(places.resolve(value.masks))]
+        masks = places.resolve(value.masks)
+        # Without masks the images can be pretrained on.
+        return [_folder(places.resolve(value.images)), _folder(masks) if masks.is_dir() else None]
     if isinstance(entry, GeneratedEntry):
         from pretrain.data.generated.shapes import VERSION
 

@@ -63,8 +63,8 @@ class ImageSet:
 
     Attributes:
         name, split: of the catalog.
-        classes: K names, in the order of the labels.
-        labels: int64 (N,), or bool (N, K) when `multi_label`.
+        classes: K names, in the order of the labels; none where the images have no labels (`unlabelled`).
+        labels: int64 (N,), or bool (N, K) when `multi_label`; zeros where there are none.
         multi_label: an image may have several classes, or none.
         ignored: bool (N, K) or None; True where a label is not to be counted (VOC's "difficult" objects).
     """
@@ -153,6 +153,11 @@ class ImageSet:
             raise IndexError(f"index {index} of a set of {len(self)} images")
         index = index % len(self)
         return index if self._rows is None else int(self._rows[index])
+
+
+def unlabelled(source: Source, *, name: str, split: str) -> ImageSet:
+    """Images to pretrain on that have no labels: a set without classes."""
+    return ImageSet(source, name=name, split=split, classes=(), labels=np.zeros(len(source), dtype=np.int64))
 
 
 def _hash(array: np.ndarray) -> str:

@@ -83,8 +83,8 @@ def check_set(catalog: Catalog, name: str, *, open_images: bool = False, page: P
 def _describe(subject: Subject, opened: Opened | None, found: SplitReport) -> None:
     images, counts, facts = subject.images, subject.counts, found.facts
     facts["images"] = f"{len(images)}" + (f", {found.opened} opened" if found.opened else "")
-    facts["classes"] = f"{len(images.classes)}"
-    if counts.sum() or subject.counted == "images":
+    facts["classes"] = f"{len(images.classes)}" if images.classes else "none: no labels, for pretraining only"
+    if images.classes and (counts.sum() or subject.counted == "images"):
         facts[subject.counted + " a class"] = _per_class(images.classes, counts, share=subject.counted == "pixels")
     facts |= subject.facts
     headers = images.headers()

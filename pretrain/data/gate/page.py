@@ -33,13 +33,20 @@ def write_page(report: Report, subjects: list[Subject], path: Path) -> None:
 
 def _rows(subject: Subject) -> list[dict[str, Any]]:
     """For each class its name, its count and some pictures, spread evenly over the split."""
-    classes, each = subject.images.classes, min(_A_CLASS, max(1, _A_SPLIT // len(subject.images.classes)))
+    classes, each = subject.images.classes, min(_A_CLASS, max(1, _A_SPLIT // max(1, len(subject.images.classes))))
     groups = [
         (name, label, f"{subject.counts[label]} {subject.counted}", subject.of_class(label))
         for label, name in enumerate(classes)
     ]
     if not any(len(rows) for *_, rows in groups):  # masks that were not opened: which classes they show is not known
-        groups = [("all classes", -1, f"{len(subject.images)} images", np.arange(len(subject.images)))]
+        groups = [
+            (
+                "all classes" if classes else "all images",
+                -1,
+                f"{len(subject.images)} images",
+                np.arange(len(subject.images)),
+            )
+        ]
         each = 4 * _A_CLASS
     found = []
     total = sum(min(each, len(rows)) for *_, rows in groups)

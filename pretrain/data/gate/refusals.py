@@ -126,6 +126,8 @@ def check_labels(images: ImageSet) -> None:
     if len(images) == 0:
         raise InputError(f"{where}: the split is empty, expected at least one image")
     K = len(images.classes)
+    if not K:
+        raise InputError(f"{where}: the images have no labels: they can be pretrained on, not evaluated")
     if images.multi_label:
         if images.labels.shape[1] != K:
             raise InputError(f"{where}: labels have {images.labels.shape[1]} columns, expected one per class: {K}")

@@ -71,7 +71,8 @@ def open_subject(catalog: Catalog, name: str, entry: Entry, split: str) -> Subje
         return of_objects(catalog.objects(name, split))
     if isinstance(entry, MasksEntry):
         return of_masks(catalog.masks(name, split))
-    return of_labelled(catalog.images(name, split))
+    # What is not measured needs no labels.
+    return of_labelled(catalog.pictures(name, split) if entry.splits() == ("train",) else catalog.images(name, split))
 
 
 def of_labelled(images: ImageSet) -> Subject:

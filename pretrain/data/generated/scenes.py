@@ -21,8 +21,10 @@ from pretrain.data.entries import ScenesEntry
 from pretrain.data.generated import shapes
 from pretrain.data.generated.sets import image_rng
 from pretrain.data.generated.shapes import CLASSES
+from pretrain.data.images import ImageSet, unlabelled
 from pretrain.data.objects import ObjectSet
 from pretrain.data.places import Places
+from pretrain.data.readers.imagefolder import Files
 from pretrain.data.readers.masks import MaskSet, voc_palette
 from pretrain.data.readers.voc import read_voc
 from pretrain.data.readers.voc_masks import read_voc_masks
@@ -126,6 +128,13 @@ def open_split(places: Places, name: str, entry: ScenesEntry, split: str) -> Obj
 def open_masks(places: Places, name: str, entry: ScenesEntry, split: str) -> MaskSet:
     """One split with its class masks; writes the tree at the first use."""
     return read_voc_masks(materialise_scenes(entry, default_root()), (split,), CLASSES, name=name, split=split)
+
+
+def open_pictures(places: Places, name: str, entry: ScenesEntry, split: str) -> ImageSet:
+    """The images of one split without boxes and masks, to pretrain on; writes the tree at the first use."""
+    names = [f"{split}_{index:06d}.jpg".encode() for index in range(getattr(entry, split))]
+    source = Files(materialise_scenes(entry, default_root()) / "JPEGImages", np.array(names))
+    return unlabelled(source, name=name, split=split)
 
 
 def _write_tree(entry: ScenesEntry, splits: dict[str, int], folder: Path) -> None:

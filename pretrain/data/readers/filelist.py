@@ -13,9 +13,11 @@ import numpy as np
 
 from pretrain.data.classes import number_classes
 from pretrain.data.entries import FileListEntry
-from pretrain.data.images import ImageSet
+from pretrain.data.images import ImageSet, unlabelled
+from pretrain.data.labels import Label, numbered
 from pretrain.data.places import Places
 from pretrain.data.readers.imagefolder import Files
+from pretrain.data.readers.listed import Listed, on_disk, read_list
 from pretrain.runtime.errors import InputError, unknown
 
 
@@ -60,58 +62,87 @@ def open_split(places: Places, name: str, entry: FileListEntry, split: str) -> I
     """One split of a set of listed files.
 
     Raises:
-        InputError: a list or the root is missing, a line is neither `CLASS/name` nor `name LABEL`, or a label is no
+        InputError: a list or the root is missing, a list gives neither labels nor class folders, or a label is no
             class. Files that are missing are found by `fastmoco data check`, or when they are read.
     """
-    root = places.resolve(entry.root)
-    if not root.is_dir():
-        raise InputError(f"data set '{name}': no folder at {root}")
-    paths, labels = _read(places, getattr(entry, split), name)
-    if labels is None:
-        folders = [os.path.basename(os.path.dirname(path)) for path in paths]  # noqa: PTH119, PTH120 - a million times
+    listed = _read(places, entry, split, name)
+    bare = _without_class(listed)
+    if bare is not None:
+        raise InputError(
+            f"{listed.where(bare)}: expected 'CLASS/name.jpg' or 'name.jpg LABEL', got '{listed.images[bare]}'; "
+            "a list without labels can be pretrained on, not evaluated"
+        )
+    return _open(places, name, entry, split, listed)
+
+
+def open_pictures(places: Places, name: str, entry: FileListEntry, split: str) -> ImageSet:
+    """The same, where labels need not be there. Raises InputError as `open_split` does, for all else."""
+    listed = _read(places, entry, split, name)
+    if _without_class(listed) is None:
+        return _open(places, name, entry, split, listed)
+    root = _root(places, entry, name)
+    return unlabelled(Files(root, np.array(on_disk(root, listed.images))), name=name, split=split)
+
+
+def _open(places: Places, name: str, entry: FileListEntry, split: str, listed: Listed) -> ImageSet:
+    root = _root(places, entry, name)
+    labels: np.ndarray
+    if listed.labels is None:
+        folders = _folders(listed)
         found = sorted(set(folders))
         if split != "train" and entry.train is not None and isinstance(entry.classes, int | None):
-            of_train, _ = _read(places, entry.train, name)
-            found = sorted({Path(path).parent.name for path in of_train})
+            found = sorted(set(_folders(_read(places, entry, "train", name))))
         classes = number_classes(found, entry.classes, name)
         number = {label: index for index, label in enumerate(classes)}
         strange = sorted(set(folders) - set(number))
         if strange:
             raise InputError(f"data set '{name}': {getattr(entry, split)} has classes that train lacks: {strange[0]}")
-        labels = [number[folder] for folder in folders]
+        labels = np.array([number[folder] for folder in folders], dtype=np.int64)
     else:
-        count = entry.classes if isinstance(entry.classes, int) else max(labels) + 1
-        classes = entry.classes if isinstance(entry.classes, tuple) else tuple(map(str, range(count)))
-        if min(labels) < 0 or max(labels) >= len(classes):
-            raise InputError(
-                f"data set '{name}': labels in {getattr(entry, split)} run from {min(labels)} to {max(labels)}, "
-                f"expected 0 to {len(classes) - 1}"
-            )
-    source = Files(root, np.array([os.fsencode(path) for path in paths]))
-    return ImageSet(source, name=name, split=split, classes=classes, labels=np.array(labels, dtype=np.int64))
+        others = [_read(places, entry, other, name) for other in entry.splits() if other != split]
+        labels, classes = numbered(
+            listed.labels,
+            several=listed.several or any(other.several for other in others),
+            given=entry.classes,
+            of_train=None if split == "train" or not entry.train else lambda: _labels_of_train(places, entry, name),
+            name=name,
+            where=listed.where,
+        )
+    source = Files(root, np.array(on_disk(root, listed.images)))
+    return ImageSet(source, name=name, split=split, classes=classes, labels=labels)
 
 
-def _read(places: Places, given: str, name: str) -> tuple[list[str], list[int] | None]:
-    """The paths of a list, and its labels when its lines end in one."""
+def _root(places: Places, entry: FileListEntry, name: str) -> Path:
+    root = places.resolve(entry.root)
+    if not root.is_dir():
+        raise InputError(f"data set '{name}': no folder at {root}")
+    return root
+
+
+def _folders(listed: Listed) -> list[str]:
+    return [os.path.basename(os.path.dirname(path)) for path in listed.images]  # noqa: PTH119, PTH120 - a million times
+
+
+def _without_class(listed: Listed) -> int | None:
+    """The first row that has neither a label nor a folder."""
+    if listed.labels is not None:
+        return None
+    return next((row for row, image in enumerate(listed.images) if "/" not in image), None)
+
+
+def _labels_of_train(places: Places, entry: FileListEntry, name: str) -> list[tuple[Label, ...]]:
+    listed = _read(places, entry, "train", name)
+    if listed.labels is None:
+        raise InputError(f"data set '{name}': the list of train, {listed.path}, has no labels, another split's has")
+    return listed.labels
+
+
+def _read(places: Places, entry: FileListEntry, split: str, name: str) -> Listed:
+    given = getattr(entry, split)
     if given.startswith("imagenet:"):
-        return packaged_names(given), None
+        names = packaged_names(given)
+        return Listed(Path(given), names, None, list(range(1, len(names) + 1)))
     path = places.resolve(given)
     if not path.is_file():
         raise InputError(f"data set '{name}': no list at {path}; packaged lists: {', '.join(PACKAGED)}")
-    paths: list[str] = []
-    labels: list[int] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        image, _, label = line.strip().rpartition(" ")
-        has_label = bool(image) and label.isdigit()
-        if has_label != bool(labels) and paths:
-            raise InputError(f"{path}:{number}: some lines end in a label and some do not")
-        if not has_label and "/" not in line:
-            raise InputError(f"{path}:{number}: expected 'CLASS/name.jpg' or 'name.jpg LABEL', got '{line.strip()}'")
-        paths.append(image.strip() if has_label else line.strip())
-        if has_label:
-            labels.append(int(label))
-    if not paths:
-        raise InputError(f"{path}:1: the list names no image")
-    return paths, labels or None
+    return read_list(path, image_column=entry.image_column, label_column=entry.label_column)

@@ -12,7 +12,7 @@ from pretrain.data.classes import look_alike, number_classes
 from pretrain.data.content import Contents, contents
 from pretrain.data.decode import file_bytes
 from pretrain.data.entries import ImageFolderEntry
-from pretrain.data.images import ImageSet, Source
+from pretrain.data.images import ImageSet, Source, unlabelled
 from pretrain.data.listing import Listing, list_files
 from pretrain.data.names import SUFFIXES
 from pretrain.data.places import Places
@@ -88,6 +88,21 @@ def open_split(places: Places, name: str, entry: ImageFolderEntry, split: str) -
     return ImageSet(source, name=name, split=split, classes=classes, labels=labels)
 
 
+def open_pictures(places: Places, name: str, entry: ImageFolderEntry, split: str) -> ImageSet:
+    """The same, where images may lie in the folder itself: they are then a set without labels.
+
+    Raises:
+        InputError: the folder is missing or holds no image; and as `open_split` where each image lies in a folder.
+    """
+    root = places.resolve(getattr(entry, split))
+    listing = _listing(root, name)
+    if np.strings.find(listing.names, b"/").min() >= 0:
+        return open_split(places, name, entry, split)
+    source = Files(root, listing.names)
+    source.notes = tuple(_notes(listing))
+    return unlabelled(source, name=name, split=split)
+
+
 def _listing(root: Path, name: str) -> Listing:
     try:
         listing = list_files(root, SUFFIXES)
@@ -112,5 +127,8 @@ def _class_of(listing: Listing, root: Path, name: str) -> np.ndarray:
     outside = np.flatnonzero(slash == b"")
     if len(outside):
         image = os.fsdecode(bytes(listing.names[outside[0]]))
-        raise InputError(f"data set '{name}': image {image} lies in {root} itself; expected one folder a class")
+        raise InputError(
+            f"data set '{name}': image {image} lies in {root} itself; expected one folder a class "
+            "(images without classes can be pretrained on, not evaluated)"
+        )
     return first

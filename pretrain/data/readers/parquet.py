@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from pretrain.data.classes import check_distinct, matched
 from pretrain.data.content import file_identity
 from pretrain.data.entries import ParquetEntry
-from pretrain.data.images import ImageSet, Source
+from pretrain.data.images import ImageSet, Source, unlabelled
+from pretrain.data.labels import Label, numbered
 from pretrain.data.places import Places
 from pretrain.runtime.cache import cache_root
 from pretrain.runtime.errors import InputError, unknown
@@ -110,21 +111,67 @@ class ParquetImages(Source):
 def open_split(places: Places, name: str, entry: ParquetEntry, split: str) -> ImageSet:
     """One split of a Parquet set; its labels are read at once, its images when asked for.
 
+    Labels are numbers, texts (class names), or lists of either: several an image.
+
     Raises:
         InputError: a file is missing or no Parquet, lacks a column, or has labels that are no class.
     """
+    files = _files(places, name, entry, split)
+    for path in files:
+        if entry.label_column not in (names := _open(path).schema_arrow.names):
+            raise InputError(
+                f"{unknown(f'column of {path}', entry.label_column, names)}; images without labels can be pretrained "
+                "on, not evaluated"
+            )
+    kind = _open(files[0]).schema_arrow.field(entry.label_column).type
+    if pa.types.is_integer(kind):
+        return _of_numbers(places, name, entry, split, files)
+    return _of_names(places, name, entry, split, files)
+
+
+def open_pictures(places: Places, name: str, entry: ParquetEntry, split: str) -> ImageSet:
+    """The same, where labels may be missing: no such column, or one that holds nothing, or -1 throughout.
+
+    Raises:
+        InputError: as `open_split`, for all else; a `label_column` that the catalog names must be there.
+    """
+    files = _files(places, name, entry, split)
+    column = entry.label_column
+    there = [column in _open(path).schema_arrow.names for path in files]
+    named = any(there) or "label_column" in entry.model_fields_set
+    if named and not (all(there) and all(_holds_nothing(path, column) for path in files)):
+        return open_split(places, name, entry, split)
+    return unlabelled(ParquetImages(files, entry.image_column, name), name=name, split=split)
+
+
+def _holds_nothing(path: Path, column: str) -> bool:
+    values = _open(path).read(columns=[column]).column(column)
+    if values.null_count == len(values):
+        return True
+    return pa.types.is_integer(values.type) and not values.null_count and bool((values.to_numpy() == -1).all())
+
+
+def _files(places: Places, name: str, entry: ParquetEntry, split: str) -> list[Path]:
+    """The files of a split, each with a column of images."""
     files = places.files(getattr(entry, split), name)
+    for path in files:
+        schema = _open(path).schema_arrow
+        if entry.image_column not in schema.names:
+            raise unknown(f"column of {path}", entry.image_column, schema.names)
+        kind = schema.field(entry.image_column).type
+        if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+            raise InputError(f"{path}: column '{entry.image_column}' is {kind}, expected struct{{bytes, path}}")
+    if not sum(_open(path).metadata.num_rows for path in files):
+        raise InputError(f"data set '{name}': {files[0]} has no row")
+    return files
+
+
+def _of_numbers(places: Places, name: str, entry: ParquetEntry, split: str, files: list[Path]) -> ImageSet:
     wanted, whose = _reference(places, name, entry, split, files)
     labels = []
     for path in files:
         opened = _open(path)
         schema = opened.schema_arrow
-        for column in (entry.image_column, entry.label_column):
-            if column not in schema.names:
-                raise unknown(f"column of {path}", column, schema.names)
-        kind = schema.field(entry.image_column).type
-        if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-            raise InputError(f"{path}: column '{entry.image_column}' is {kind}, expected struct{{bytes, path}}")
         column = opened.read(columns=[entry.label_column]).column(entry.label_column)
         if not pa.types.is_integer(column.type) or column.null_count:
             raise InputError(f"{path}: column '{entry.label_column}' is {column.type}, expected int64 without nulls")
@@ -139,11 +186,60 @@ def open_split(places: Places, name: str, entry: ParquetEntry, split: str) -> Im
             )
         labels.append(found)
     values = np.concatenate(labels)
-    if not len(values):
-        raise InputError(f"data set '{name}': {files[0]} has no row")
     classes = _classes(values, wanted, entry.classes, name)
     source = ParquetImages(files, entry.image_column, name)
     return ImageSet(source, name=name, split=split, classes=classes, labels=values)
+
+
+def _of_names(places: Places, name: str, entry: ParquetEntry, split: str, files: list[Path]) -> ImageSet:
+    source = ParquetImages(files, entry.image_column, name)
+    found, several = _texts(files, entry.label_column, name, entry.classes)
+    of_train = None
+    if split != "train" and entry.train is not None:
+        of_train = lambda: _texts(_files(places, name, entry, "train"), entry.label_column, name, entry.classes)[0]  # noqa: E731
+    labels, classes = numbered(
+        found, several=several, given=entry.classes, of_train=of_train, name=name, where=source.where
+    )
+    return ImageSet(source, name=name, split=split, classes=classes, labels=labels)
+
+
+def _texts(
+    files: list[Path], column: str, name: str, given: int | tuple[str, ...] | None
+) -> tuple[list[tuple[Label, ...]], bool]:
+    """The labels of each row as the files have them, and whether a row may have several."""
+    found: list[tuple[Label, ...]] = []
+    several = False
+    for path in files:
+        opened = _open(path)
+        if column not in opened.schema_arrow.names:
+            raise unknown(f"column of {path}", column, opened.schema_arrow.names)
+        values = opened.read(columns=[column]).column(column)
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        each = kind.value_type if listed else kind
+        if not (pa.types.is_integer(each) or _is_text(each)) or values.null_count:
+            raise InputError(
+                f"{path}: column '{column}' is {values.type}, expected numbers, texts, or lists of either, without "
+                "nulls"
+            )
+        if found and several != listed:
+            raise InputError(f"{path}: column '{column}' is {values.type}, that of the file before it is not")
+        several = listed
+        names = _class_names(opened.schema_arrow, column)
+        rows = [tuple(value) if listed else (value,) for value in values.to_pylist()]
+        if names is not None and pa.types.is_integer(each):
+            outside = [label for row in rows for label in row if not 0 <= label < len(names)]
+            if outside:
+                raise InputError(
+                    f"{path}: label {outside[0]} is outside 0..{len(names) - 1} of its {len(names)} classes"
+                )
+            rows = [tuple(names[label] for label in row) for row in rows]
+        found += rows
+    return found, several
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _reference(
@@ -181,7 +277,10 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
     if not described:
         return None
     feature = json.loads(described).get("info", {}).get("features", {}).get(column, {})
-    return feature.get("names")
+    if isinstance(feature, list):  # a list of class labels
+        feature = feature[0] if feature else {}
+    feature = feature.get("feature", feature)
+    return feature.get("names") if isinstance(feature, dict) else None
 
 
 def _open(path: Path) -> pq.ParquetFile:
