@@ -48,4 +48,4 @@ slurm-sandbox: $(STAMP)
 	$(BIN)/python tests/slurm/sandbox.py
 
 clean:
-	rm -rf runs site build dist *.egg-info
+	rm -rf site build dist *.egg-info

@@ -56,7 +56,9 @@ def extract(
     Raises:
         InputError: an image does not decode, or the backbone gives values that are not finite.
     """
-    transform = transform or test_input(KNN_PROTOCOLS["dino"], images, backbone.metadata.normalization)
+    transform = transform or test_input(
+        KNN_PROTOCOLS["dino"], images, backbone.metadata.normalization, module=backbone.module
+    )
     return extract_features(backbone, images, transform, _device(device), cache or cache_root())
 
 

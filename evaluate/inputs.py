@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from evaluate.protocols.images import ImageProtocol
 from evaluate.task import Job
+from pretrain.backbones.contract import Backbone
 from pretrain.backbones.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.gate.refusals import check_files, check_labels, check_splits
@@ -136,6 +137,7 @@ def test_input(
     images: ImageSet,
     normalization: Normalization,
     *,
+    module: Backbone | None = None,  # noqa: PT028
     test: ImageSet | None = None,  # noqa: PT028
     told: dict[str, Any] | None = None,  # noqa: PT028
 ) -> TestTransform:
@@ -148,26 +150,45 @@ def test_input(
         protocol: its `native_up_to_px`, `resize`, `image_size`, `interpolation` and `normalization` are used.
         images: what is trained on, and `test` what is measured, where it is known.
         normalization: the checkpoint's.
+        module: the backbone, for the sides it takes: a multiple of its patch, or one alone.
         told: filled in with what stands in the row.
+
+    Raises:
+        InputError: the images would be smaller than one patch of the backbone.
     """
+    module = module or Backbone()
     seen = sizes([images] if test is None else [images, test])
     _warn_of_another_convention(protocol, normalization)
     chosen = normalization
     native = seen.median_px <= protocol.native_up_to_px
-    if native:
-        side = seen.short_median_px
-        transform = test_transform(None if seen.one_size else side, side, protocol.interpolation, chosen)
+    resize, side = (None if seen.one_size else seen.short_median_px, seen.short_median_px) if native else (
+        protocol.resize, protocol.image_size
+    )  # fmt: skip
+    wanted = side
+    if side < module.smallest_px and module.native_px is None:
+        raise InputError(
+            f"{images.name}: images of {side} px are smaller than one patch of backbone '{module.name}': expected at "
+            f"least {module.smallest_px} px (native_up_to_px=0 resizes small images to {protocol.image_size} px)"
+        )
+    if module.side_for(side) != side and (protocol.off_patch == "resize" or module.native_px):
+        side = module.side_for(side)
+        resize = round((resize or wanted) * side / wanted)
+    transform = test_transform(resize, side, protocol.interpolation, chosen)
+    if native and side == wanted:
         told_how = "used at their own size" if seen.one_size else f"brought to a shorter side of {side} px"
         log.info("%s: %s are %s (native_up_to_px)", images.name, seen, told_how)
     else:
-        transform = test_transform(protocol.resize, protocol.image_size, protocol.interpolation, chosen)
-        log.info("%s: %s are resized to %d and cropped to %d", images.name, seen, protocol.resize, protocol.image_size)
+        log.info("%s: %s are resized to %d and cropped to %d", images.name, seen, resize, side)
+    if side != wanted:
+        log.info("%s takes %d px where the protocol says %d", module.name, side, wanted)
     if told is not None:
         told["input"] = {
             **{key: value for key, value in asdict(seen).items() if key != "one_size"},
             "resize_px": transform.resize,
             "crop_px": transform.crop,
             "native": native,
+            **({"wanted_px": wanted} if side != wanted else {}),
+            **({"padded_to_px": module.side_for(side)} if module.side_for(side) != side else {}),
         }
     return transform
 

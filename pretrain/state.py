@@ -79,6 +79,15 @@ class StateStore:
                 f"the state could not be saved in {self.directory}: {failure}; the states before it are intact"
             ) from failure
 
+    def remove(self, *, keep: int = 0) -> None:
+        """Remove the states but the `keep` newest; a file without our mark at its end is somebody else's, and stays.
+
+        Damaged states count too: they are older than a whole one, so nothing is lost with them.
+        """
+        for old in sorted(self.directory.glob("step_*.pt"), reverse=True)[keep:]:
+            if _is_marked(old):
+                old.unlink()
+
     def _write(self, step: int, snapshot: dict[str, Any]) -> None:
         path = self.directory / f"step_{step:08d}.pt"
         hashing: _Hashing | None = None
@@ -87,9 +96,7 @@ class StateStore:
                 hashing = _Hashing(stream)
                 torch.save(snapshot, hashing)  # type: ignore[arg-type]  # writes with `write` alone
                 stream.write(hashing.digest() + MARK)
-            # Damaged files count too: they are older than this whole one, so nothing is lost with them.
-            for old in sorted(self.directory.glob("step_*.pt"), reverse=True)[KEEP:]:
-                old.unlink()
+            self.remove(keep=KEEP)
         except (OSError, RuntimeError) as error:  # torch's archive writer reports a failed write as RuntimeError
             self._failure = (hashing.failure if hashing else None) or error
 
@@ -119,6 +126,12 @@ def require_finite(state: Mapping[str, Any], what: str) -> None:
 
 def _plan(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - len(MARK), 0))
+        return stream.read() == MARK
 
 
 def whole_content(path: Path) -> memoryview | None:

@@ -103,11 +103,11 @@ class _Training:
             )
         self.out.mkdir(parents=True, exist_ok=True)
         last: dict[str, float] = {}
+        step = start
         curves = Curves(self.out, resume_step=start + 1 if start else 0) if self.ranks.is_main else None
         try:
             unit = self.recipe.global_batch_size
             with progress("pretrain", self.total_steps * unit, start=start * unit) as bar:
-                step = start
                 for views, waited_s in self._batches(start):
                     began = time.perf_counter()
                     figures, norm = self._step(step, views)
@@ -119,6 +119,11 @@ class _Training:
                             curves.add(step, last)
                     bar.advance(unit, **{name: last[name] for name in ("loss", "positive", "spread") if name in last})
                     self._after_step(step, curves)
+        except InputError:
+            # A damaged image, found late: once it is mended the same command goes on.
+            if step > start and self.ranks.is_main and all(torch.isfinite(loss) for loss in self.losses):
+                self.states.save(step, self._state(), wait=True)
+            raise
         finally:
             if curves is not None:
                 curves.close()

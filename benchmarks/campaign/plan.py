@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.campaign.spec import CheckpointEntry, EvaluateEntry, PretrainEntry, Resources, SpecFile
 from benchmarks.run.request import RANDOM, CheckpointRef, Request
 from evaluate.checkpoints.normalizations import preset
-from evaluate.checkpoints.references import Located, identity, is_remote, locate
+from evaluate.checkpoints.sources.references import Located, identity, is_remote, locate
 from evaluate.task import TASKS, resolve_protocol
 from pretrain.data.catalog import Catalog
 from pretrain.recipe import BOOKKEEPING, Recipe

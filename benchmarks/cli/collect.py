@@ -21,6 +21,7 @@ Roots = Annotated[
         show_default=False,
     ),
 ]
+_FILES_OF_A_RUN = ("run.json", "result.json", "metrics.jsonl", "attempts.jsonl", "log.txt", "request.json")
 Format = Literal["md", "latex", "html", "csv"]
 _NO_ROOTS: list[Path] = []
 
@@ -92,6 +93,8 @@ def table(
         raise InputError("where are the runs? give --root DIR, for instance --root runs/demo")
     if export is not None and export.suffix != ".parquet":
         raise InputError(f"--export writes a Parquet file, so it must end in .parquet, not {export.name!r}")
+    for target in (out, export):
+        _refuse_to_replace_results(target, root)
     loaded = _loaded(root)
     old = stale_runs(loaded)
     if stale:
@@ -136,6 +139,7 @@ def report(
     from benchmarks.campaign.stale import stale as stale_runs
     from results.report.page import write_plots, write_report
 
+    _refuse_to_replace_results(out, folder)
     write_report(folder, out, stale=stale_runs(_loaded(folder)))
     print(f"wrote {out}")
     if plots is not None:
@@ -157,3 +161,16 @@ def _loaded(roots: list[Path]) -> Store:
             f"no run found under {where}, searched to any depth for result.json, failed.json and run.json{found}"
         )
     return loaded
+
+
+def _refuse_to_replace_results(out: Path | None, roots: list[Path]) -> None:
+    """Raises InputError: what is to be written would replace rows that are read, or a file of a run."""
+    from pretrain.runtime.errors import InputError
+
+    if out is None or not out.exists():
+        return
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; expected the name of the file to write")
+    of_a_run = out.name in _FILES_OF_A_RUN and (out.parent / "run.json").exists()
+    if of_a_run or any(root.exists() and out.samefile(root) for root in roots):
+        raise InputError(f"{out} holds results that would be replaced; give another file")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.run.leftovers import nothing_left_behind
 from benchmarks.run.memory import out_of_memory_explained
 from benchmarks.run.provenance import describe_run, device_for, device_name, now, peak_mem_bytes
 from benchmarks.run.request import RANDOM, Request
@@ -42,7 +42,7 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
         The result; None in the ranks of a distributed run that write nothing.
 
     Raises:
-        InputError: the request is wrong. What this call had made in `out` is taken away again.
+        InputError: the request is wrong. What this call has written to `out` is taken away, unless training has begun.
         RunFailedError, Interrupted: as the task raises them.
     """
     out = Path(out)
@@ -53,7 +53,7 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
     if not ranks_from_environment().is_main:
         _work(request, out, resume)
         return None
-    with _nothing_left_behind(out), _attempt(out) as began:
+    with nothing_left_behind(out), _attempt(out) as began:
         # Everything that can be checked is checked before the first file is written.
         run = describe_run(request)
         _refuse_another_run(request, out)
@@ -175,24 +175,6 @@ def _refuse_another_run(request: Request, out: Path) -> None:
         begun = json.loads(path.read_text(encoding="utf-8")).get("run_id")
         if begun != request.run_id:
             raise InputError(f"{out} holds the unfinished run {begun}, not {request.run_id}; give another directory")
-
-
-@contextmanager
-def _nothing_left_behind(out: Path) -> Iterator[None]:
-    """Take away the folders that wrong input has made; those that were there before keep all they hold."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; a run needs a directory of its own")
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    was_empty = not missing and not any(out.iterdir())
-    try:
-        yield
-    except InputError:
-        if missing:
-            shutil.rmtree(missing[-1], ignore_errors=True)
-        elif was_empty:
-            for entry in out.iterdir():
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        raise
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.run.request import RANDOM, CheckpointRef, Request
-from evaluate.checkpoints.references import identity, is_remote, locate
+from evaluate.checkpoints.sources.references import identity, is_remote, locate
 from evaluate.task import resolve_protocol
 from pretrain.data.catalog import Catalog
 from pretrain.recipes import resolve_recipe

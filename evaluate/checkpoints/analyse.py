@@ -14,11 +14,11 @@ from typing import Any
 from evaluate.checkpoints.analysis import Analysis
 from evaluate.checkpoints.choice import pick
 from evaluate.checkpoints.containers import Content
-from evaluate.checkpoints.folders import open_checkpoint
 from evaluate.checkpoints.formats import OWN, Facts, matching
 from evaluate.checkpoints.limits import one_sentence, readable
 from evaluate.checkpoints.normalizations import choose, sensible
-from evaluate.checkpoints.references import locate
+from evaluate.checkpoints.sources.folders import open_checkpoint
+from evaluate.checkpoints.sources.references import locate
 from evaluate.checkpoints.stated import given
 from evaluate.checkpoints.states import equal_encoders, find_encoders, find_states, subclass_of_tensor
 from evaluate.checkpoints.trunk import check_numbers, take, take_own
@@ -44,8 +44,8 @@ def analyse(
     """Read a file's structure and decide.
 
     Args:
-        ref: whatever names a checkpoint (`evaluate.checkpoints.references`): a file in any known container, a folder,
-            a repository of the hub, an address.
+        ref: whatever names a checkpoint (`evaluate.checkpoints.sources.references`): a file in any known container,
+            a folder, a repository of the hub, an address.
         select: prefix or label of the encoder to take, wrappers written or left out.
         normalization: name of a preset or its values, where the file's own cannot be told or is known better.
         sha256: of the file, where somebody has just read all of it for that.

@@ -19,7 +19,7 @@ class Analysis:
     """Everything that is known of a file.
 
     Attributes:
-        ref: what was named, pinned (`evaluate.checkpoints.references.Located`).
+        ref: what was named, pinned (`evaluate.checkpoints.sources.references.Located`).
         formats: those that tell the file as their own.
         encoders: all of them, those with the same bits together.
         encoder: the one to use; None when it cannot be decided, and for a file of our own.

@@ -81,7 +81,20 @@ def convert(
         raise InputError(
             f"{path} is a {metadata.backbone}, which {to} has no layout for; expected a ResNet, or --to timm"
         )
+    _refuse_to_replace(Path(path), Path(out), to)
     TARGETS[to](Path(out), tensors, metadata)
+
+
+def _refuse_to_replace(source: Path, out: Path, to: str) -> None:
+    """Raises InputError: writing `out` would replace the checkpoint that is read, or what stands in its folder."""
+    makes_folder = to == "huggingface" and not out.suffix
+    if makes_folder and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --to huggingface makes a folder of that name")
+    if not makes_folder and out.is_dir():
+        raise InputError(f"{out} is a folder; expected the name of the file to write")
+    here = source if source.is_dir() else source.parent
+    if out.exists() and (out.samefile(source) or (makes_folder and out.samefile(here))):
+        raise InputError(f"{out} is what is converted, and would be replaced: give another --out")
 
 
 def _check_target(to: str, metadata: BackboneMetadata, trunk: Trunk) -> None:

@@ -99,7 +99,7 @@ def inspect_file(
     """Look into a file without loading it into a backbone; imports no torch.
 
     Args:
-        path: whatever names a checkpoint (`evaluate.checkpoints.references`).
+        path: whatever names a checkpoint (`evaluate.checkpoints.sources.references`).
         select: prefix of the encoder to take where the file holds several.
         normalization: name of a preset, or its values, to use in place of what the file says.
         arch: what is known of the architecture and stands in no shape (`load_backbone`).

@@ -59,8 +59,8 @@ def load_backbone(
     """Load a file, a folder, `hf:ORG/NAME`, `timm:MODEL`, an address, or `random:BACKBONE`. Nothing in it is run.
 
     Args:
-        ref: a checkpoint of any known format (`evaluate.checkpoints.references`), or `random:resnet50` for random
-            initialisation drawn from `seed`.
+        ref: a checkpoint of any known format (`evaluate.checkpoints.sources.references`), or `random:resnet50` for
+            random initialisation drawn from `seed`.
         select: the prefix of the encoder to take where a file holds several.
         normalization: to use in place of the file's: name of a preset (`evaluate.checkpoints.normalizations.PRESETS`),
             or its `mean`, `std` and `channels`.

@@ -28,8 +28,13 @@ def foreign(path: Path, start: bytes) -> str | None:
             "it is an ONNX model: its weights have lost the names of their layers; give the checkpoint it was made from"
         )
     if path.suffix in (".index", ".meta") or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
-        return "it is part of a TensorFlow checkpoint; convert it to torch with the project's own script first"
-    return None
+        return TENSORFLOW
+    return next((said for suffix, said in _SUFFIXES.items() if path.suffix == suffix and not _read_here(start)), None)
+
+
+def _read_here(start: bytes) -> bool:
+    """Whether a file begins as a pickle does, whatever it is called."""
+    return start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def is_text(start: bytes) -> bool:
@@ -41,6 +46,15 @@ def is_text(start: bytes) -> bool:
     return bool(text) and all(c.isprintable() or c in "\r\n\t" for c in text)
 
 
+TENSORFLOW = "it is part of a TensorFlow checkpoint; convert it to torch with the project's own script first"
+# Formats without a mark of their own: told by the name, and only where nothing that is read here begins so.
+_SUFFIXES = {
+    ".msgpack": "it is a msgpack file (Flax); convert it: from_pretrained(..., from_flax=True).save_pretrained(OUT)",
+    ".pb": "it is a TensorFlow graph; convert it to torch with the project's own script first",
+    ".caffemodel": "it is a Caffe model; convert it to torch first",
+    ".onnx": "it is an ONNX model, or what is left of one; give the checkpoint it was made from",
+    ".engine": "it is a TensorRT engine; give the checkpoint it was made from",
+}
 _PACKED = "unpack it and give the checkpoint inside"
 _MARKS: tuple[tuple[bytes, int, str], ...] = (
     (b"GGUF", 0, "it is a GGUF file (llama.cpp): its numbers are quantised; give the checkpoint it was made from"),
@@ -53,6 +67,7 @@ _MARKS: tuple[tuple[bytes, int, str], ...] = (
     (b"\x04\x22\x4d\x18", 0, "it is compressed by lz4; unpack it with lz4 -d first"),
     (b"TFL3", 4, "it is a TensorFlow Lite model; give the checkpoint it was made from"),
     (b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", 0, "it is the index of a TensorFlow checkpoint; convert it to torch first"),
+    (b"MATLAB 5.0", 0, "it is a MATLAB file; load it with scipy.io.loadmat and save its arrays with numpy.savez"),
     (b"%PDF", 0, "it is a PDF, not a checkpoint"),
     (b"\x7fELF", 0, "it is a program or library (ELF), not a checkpoint"),
     (b"\x89PNG", 0, "it is a picture, not a checkpoint"),

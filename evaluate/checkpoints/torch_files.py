@@ -44,7 +44,9 @@ def read_zip(data: FileBytes) -> tuple[str, Any]:
         return "npz", {name.removesuffix(".npy"): read_npy(_array_entry(data, info)) for name, info in entries.items()}
     pickles = [name for name in entries if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))]
     if len(pickles) != 1:
-        raise InputError("it is a zip archive without torch's data.pkl")
+        if "model.weights.h5" in entries:
+            raise InputError("it is a Keras archive; expected a torch, safetensors, pickle or npz file")
+        raise InputError("it is a zip archive without torch's data.pkl; unpack it and give the checkpoint inside")
     folder = pickles[0].removesuffix("data.pkl")
     if any(name.startswith(f"{folder}code/") for name in entries) or f"{folder}constants.pkl" in entries:
         raise InputError("it is a TorchScript program, not a checkpoint: save its state_dict() instead")

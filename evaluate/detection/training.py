@@ -85,7 +85,7 @@ class Training:
             RunFailedError: the loss is not finite, or a state cannot be written.
             Interrupted: SIGTERM or SIGUSR2 came; the state is saved.
         """
-        start = self.restore()
+        start = done = self.restore()
         end = self.schedule.max_iter
         batches = loader(self.images, self.per_rank, start, end, self.ranks.rank, self.ranks.world_size, self.device)
         own_curves = curves is None and self.ranks.is_main
@@ -109,6 +109,11 @@ class Training:
                     self._save_or_stop(done)
                 if self.protocol.statistics_batches():
                     self._precise_statistics()
+        except InputError:
+            # A damaged image, found late: once it is mended the same command goes on.
+            if self.ranks.is_main and start < done < end and all(torch.isfinite(loss) for loss in self.unchecked):
+                self.states.save(done, self._state(), wait=True)
+            raise
         finally:
             if own_curves and curves is not None:
                 curves.close()

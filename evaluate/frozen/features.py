@@ -17,7 +17,7 @@ import torch.distributed as dist
 from filelock import FileLock
 
 from evaluate.checkpoints.load import LoadedBackbone
-from evaluate.frozen.representation import images_at_once, laid_out, pooled_in_windows, represent
+from evaluate.frozen.representation import POOLED, Sees, images_at_once, laid_out, represent
 from evaluate.guards import EachOnce, frozen
 from evaluate.inputs import batches
 from pretrain.backbones.registry import fingerprint
@@ -113,9 +113,7 @@ def extract(
     device: torch.device,
     cache: Path,
     *,
-    layers: int = 1,
-    patch_average: bool = False,
-    pool_px: int | None = None,
+    sees: Sees = POOLED,
     ranks: Ranks = ALONE,
 ) -> Features:
     """The features of `images`, from the cache when they are there, else computed and put there.
@@ -137,9 +135,7 @@ def extract(
         "images": images.identity,
         "n": len(images),
         "input": transform.model_dump(mode="json"),
-        "layers": layers,
-        "patch_average": patch_average,
-        **({} if pool_px is None else {"pool_px": pool_px}),
+        **sees.described(),
     }
     key = canonical_hash(described)[:32]
     path = Path(cache) / "features" / f"{key}.npy"
@@ -149,7 +145,7 @@ def extract(
             # Rank 0 looks again, since another process may have been first while it waited.
             if any_rank(ranks.is_main and _open(path, len(images)) is None, device):
                 what = f"features of {images.name}/{images.split}"
-                blocks = _blocks(backbone, images, transform, device, layers, patch_average, pool_px, ranks)
+                blocks = _blocks(backbone, images, transform, device, sees, ranks)
                 _write(path, len(images), _shown(blocks, what, len(images) // ranks.world_size), ranks)
                 if ranks.is_main:
                     write_json(path.with_suffix(".json"), {**described, "checkpoint": backbone.ref, "set": images.name})
@@ -199,9 +195,7 @@ def _blocks(
     images: ImageSet,
     transform: TestTransform,
     device: torch.device,
-    layers: int,
-    patch_average: bool,
-    pool_px: int | None,
+    sees: Sees,
     ranks: Ranks,
 ) -> Iterator[np.ndarray]:
     """(B, D) float32, the features of this rank's share: a run of images, in their order."""
@@ -212,11 +206,7 @@ def _blocks(
     once = EachOnce(len(share))
     with frozen(module):
         for inputs, indices in batches(share, transform, batch_size=at_once):
-            inputs = inputs.to(device, non_blocking=True)
-            if pool_px is not None:
-                values = pooled_in_windows(module, inputs, pool_px)
-            else:
-                values = represent(module, inputs, layers=layers, patch_average=patch_average)
+            values = represent(module, inputs.to(device, non_blocking=True), sees)
             block = np.ascontiguousarray(values.float().cpu().numpy())
             _check_finite(block, indices, share, backbone)
             once.saw(indices.numpy())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluate.frozen.features import Features, extract
+from evaluate.frozen.representation import Sees
 from evaluate.guards import check_weights_are_the_files
 from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.images import ChoosingProtocol, FeatureProtocol
@@ -57,7 +58,8 @@ def job_features(job: Job) -> JobFeatures | None:
     val = _val_images(job, train)
     if protocol.per_class is not None:
         train = few_shot(train, protocol.per_class, job.seed)
-    transform = test_input(protocol, train, job.backbone.metadata.normalization, test=test, told=job.told)
+    own, module = job.backbone.metadata.normalization, job.backbone.module
+    transform = test_input(protocol, train, own, module=module, test=test, told=job.told)
     with process_group(job.device, job.out) as ranks:
 
         def features(images: ImageSet) -> Features:
@@ -67,9 +69,13 @@ def job_features(job: Job) -> JobFeatures | None:
                 transform,
                 job.device,
                 job.cache,
-                layers=protocol.layers,
-                patch_average=protocol.patch_average,
-                pool_px=protocol.pool_px if isinstance(protocol, SvmProtocol) else None,
+                sees=Sees(
+                    protocol.layers,
+                    protocol.patch_average,
+                    protocol.tokens,
+                    protocol.norm,
+                    protocol.pool_px if isinstance(protocol, SvmProtocol) else None,
+                ),
                 ranks=ranks,
             )
 

@@ -6,22 +6,18 @@ Shapes: B batch, C channels, H W size, D feature width, T tokens.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.backbones.registry import Backbone, TimmBackbone
+from pretrain.backbones.contract import Backbone, Tokens
 from pretrain.runtime.errors import InputError
 
 MOST_AT_ONCE = 128
 PIXELS_IN_CACHE = 1 << 16
-
-
-def has_tokens(backbone: Backbone) -> bool:
-    """Whether it is a ViT of timm's: blocks that give tokens."""
-    return isinstance(backbone, TimmBackbone) and hasattr(backbone.model, "blocks")
 
 
 def images_at_once(device: torch.device, side_px: int) -> int:
@@ -47,17 +43,40 @@ def laid_out_images(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
 
-def represent(backbone: Backbone, images: Tensor, *, layers: int = 1, patch_average: bool = False) -> Tensor:
+@dataclass(frozen=True, order=True)
+class Sees:
+    """What a probe sees of an image; the fields are those of `evaluate.protocols.images.FeatureProtocol`."""
+
+    layers: int = 1
+    patch_average: bool = False
+    tokens: str = "pooled"
+    norm: bool = True
+    pool_px: int | None = None
+
+    def described(self) -> dict[str, Any]:
+        """For cache keys and records: what goes beyond layers and the patch average only where it does."""
+        more = {"tokens": (self.tokens, "pooled"), "norm": (self.norm, True), "pool_px": (self.pool_px, None)}
+        changed = {key: value for key, (value, usual) in more.items() if value != usual}
+        return {"layers": self.layers, "patch_average": self.patch_average, **changed}
+
+
+POOLED = Sees()
+
+
+def represent(backbone: Backbone, images: Tensor, sees: Sees = POOLED) -> Tensor:
     """(B, C, H, W) -> (B, D'), features of the last `layers` stages or blocks, concatenated, last one last.
 
-    One layer without patch average is the backbone's own pooled output. A ResNet gives each stage's average-pooled
-    map; a ViT each block's normalised class token (DINO, appendix F.2: the last 4) and, with `patch_average`, the mean
-    of the last block's patch tokens (DINOv2, eval/linear.py `create_linear_input`).
+    One layer, "pooled", without patch average is the backbone's own pooled output. Otherwise "pooled" is each layer's
+    class token after the final norm (DINO, appendix F.2: the last 4) or, of families without one, the mean over its
+    positions; `patch_average` adds the mean of the last block's patch tokens (DINOv2, eval/linear.py
+    `create_linear_input`). "class", "mean" and "both" take each layer's class token, mean of patches, or the two.
 
     Raises:
-        InputError: more layers than the backbone has, or `patch_average` of a backbone without patch tokens.
+        InputError: more layers than the backbone has, or tokens that its family does not have.
     """
-    return represent_many(backbone, images, [(layers, patch_average)])[0]
+    if sees.pool_px is not None:
+        return pooled_in_windows(backbone, images, sees.pool_px)
+    return represent_many(backbone, images, [sees])[0]
 
 
 def pooled_in_windows(backbone: Backbone, images: Tensor, side: int) -> Tensor:
@@ -68,7 +87,7 @@ def pooled_in_windows(backbone: Backbone, images: Tensor, side: int) -> Tensor:
     Raises:
         InputError: the map is smaller than a window, or the backbone has tokens and no maps.
     """
-    if has_tokens(backbone):
+    if backbone.is_plain:
         raise InputError(f"pool_px is {side}, but '{backbone.name}' has no feature maps to pool: expected pool_px null")
     last = backbone.maps(laid_out_images(images))[-1]
     if min(last.shape[2:]) < side:
@@ -80,35 +99,22 @@ def pooled_in_windows(backbone: Backbone, images: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(last, side, stride=1).flatten(1)
 
 
-def represent_many(backbone: Backbone, images: Tensor, wanted: list[tuple[int, bool]]) -> list[Tensor]:
-    """`represent` for several (layers, patch_average) at once, from one forward pass."""
+def represent_many(backbone: Backbone, images: Tensor, wanted: list[Sees]) -> list[Tensor]:
+    """`represent` for several representations at once, from as few forward passes as they need (one a `norm`)."""
     images = laid_out_images(images)
-    if wanted == [(1, False)]:
-        return [backbone(images)]
-    deepest = max(layers for layers, _average in wanted)
-    if has_tokens(backbone):
-        return _of_tokens(backbone, images, wanted, deepest)
-    if any(average for _layers, average in wanted):
-        raise InputError(f"patch_average needs a backbone with patch tokens (a ViT); '{backbone.name}' has none")
-    maps = backbone.maps(images)
-    _check_layers(deepest, len(maps), backbone.name)
-    pooled = [stage.mean(dim=(2, 3)) for stage in maps[-deepest:]]
-    return [torch.cat(pooled[-layers:], dim=1) for layers, _average in wanted]
+    for sees in wanted:
+        if sees.patch_average and not backbone.is_plain:
+            raise InputError(f"patch_average needs a backbone with patch tokens (a ViT); '{backbone.name}' has none")
+        if sees.tokens in ("class", "both") and not backbone.has_class_token:
+            raise InputError(f"tokens is '{sees.tokens}', but backbone '{backbone.name}' has no class token")
+    own = backbone(images) if POOLED in wanted else None
+    tokens: dict[bool, list[Tokens]] = {}
+    for norm in {sees.norm for sees in wanted if sees != POOLED}:
+        deepest = max(sees.layers for sees in wanted if sees.norm == norm)
+        tokens[norm] = backbone.tokens(images, deepest, norm=norm)
+    return [own if own is not None and sees == POOLED else _joined(tokens[sees.norm], sees) for sees in wanted]
 
 
-def _of_tokens(backbone: Backbone, images: Tensor, wanted: list[tuple[int, bool]], deepest: int) -> list[Tensor]:
-    model: Any = backbone.model
-    _check_layers(deepest, len(model.blocks), backbone.name)
-    if not model.num_prefix_tokens:
-        raise InputError(f"'{backbone.name}' has no class token: only layers=1 without patch_average can be probed")
-    blocks = model.forward_intermediates(
-        images, indices=deepest, norm=True, output_fmt="NLC", intermediates_only=True, return_prefix_tokens=True
-    )
-    tokens = [prefix[:, 0] for _patches, prefix in blocks]  # (B, T, D), (B, prefix, D): the class token stands first
-    patches = blocks[-1][0].mean(dim=1)
-    return [torch.cat([*tokens[-layers:], *([patches] if average else [])], dim=1) for layers, average in wanted]
-
-
-def _check_layers(wanted: int, there: int, name: str) -> None:
-    if wanted > there:
-        raise InputError(f"layers is {wanted}, but backbone '{name}' has only {there}")
+def _joined(layers: list[Tokens], sees: Sees) -> Tensor:
+    parts = [layer.pooled(sees.tokens) for layer in layers[-sees.layers :]]
+    return torch.cat([*parts, *([layers[-1].patches.mean(dim=1)] if sees.patch_average else [])], dim=1)

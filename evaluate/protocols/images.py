@@ -26,6 +26,9 @@ class ImageProtocol(TaskProtocol):
         image_size: side of the test's centre crop, and of the training crop where the protocol trains, in pixels.
         interpolation: of both resizings.
         native_up_to_px: see above.
+        off_patch: an image whose side is no multiple of the backbone's patch: "resize" brings it to the next multiple
+            (`resize` grows with it), "pad" fills it up with black (timm's dynamic_img_pad). A family whose positions
+            are fixed (BEiT, mixers) is measured at its own size, whatever this says.
         normalization: "checkpoint", always: mean and std belong to the weights, and no protocol overrides them. Where
             a file does not say, `--normalization` does.
         stated_normalization: what the protocol's source feeds its own weights: "imagenet", "swav" (its std starts with
@@ -46,6 +49,7 @@ class ImageProtocol(TaskProtocol):
     image_size: int = Field(default=224, ge=1)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     native_up_to_px: int = Field(default=64, ge=0)
+    off_patch: Annotated[Literal["resize", "pad"], Later(before="resize")] = "resize"
     normalization: Literal["checkpoint"] = "checkpoint"
     stated_normalization: Annotated[Literal["checkpoint", "imagenet", "swav", "none"], Later(before="checkpoint")] = (
         "checkpoint"
@@ -56,6 +60,9 @@ class ImageProtocol(TaskProtocol):
     metric: Literal["auto", "top1", "mean_per_class"] = "auto"
 
 
+TokensSeen = Literal["pooled", "class", "mean", "both"]
+
+
 class FeatureProtocol(ImageProtocol):
     """Base of the protocols that see each image once, through the frozen backbone, and then only its features.
 
@@ -63,11 +70,16 @@ class FeatureProtocol(ImageProtocol):
         layers: how many of the last stages (ResNet: average-pooled maps) or blocks (ViT: class tokens) are
             concatenated. 1 is the backbone's own pooled output.
         patch_average: for ViTs, concatenate the mean of the last block's patch tokens as well (DINOv2's `avgpool`).
+        tokens: what is taken of each layer of a ViT: "class" token, "mean" of the patch tokens, or "both", one after
+            the other. "pooled" is the backbone's own pooled output for one layer, class tokens for more.
+        norm: a ViT's final norm is applied to each layer first; off, what the block gives (MSN).
         per_class: few-shot: train on this many images of each class, drawn from the seed; None for all.
     """
 
     layers: int = Field(default=1, ge=1)
     patch_average: bool = False
+    tokens: Annotated[TokensSeen, Later(before="pooled")] = "pooled"
+    norm: Annotated[bool, Later(before=True)] = True
     per_class: int | None = Field(default=None, ge=1)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, field_validator
 
 from evaluate.protocols.base import TaskProtocol
-from evaluate.protocols.images import ChoosingProtocol
+from evaluate.protocols.images import ChoosingProtocol, TokensSeen
 from evaluate.protocols.training import TrainingProtocol
+from pretrain.runtime.settings import Later
 
 
 class SweepProtocol(ChoosingProtocol):
@@ -66,6 +69,7 @@ class LinearProtocol(TrainingProtocol):
         blocks: for ViTs, a classifier for each number of last blocks whose class tokens it sees; a ResNet's
             classifiers see its pooled output.
         patch_averages: for ViTs, a classifier without (False) and with (True) the mean of the patch tokens.
+        tokens, norm: what is taken of each block, as in the protocols of features.
         held_out: part of train to choose on where there are several classifiers.
         refit: train the chosen one again on all of train; it has no part where there is one classifier.
     """
@@ -73,6 +77,8 @@ class LinearProtocol(TrainingProtocol):
     base_lrs: tuple[float, ...] = Field(min_length=1)
     blocks: tuple[int, ...] = (1,)
     patch_averages: tuple[bool, ...] = (False,)
+    tokens: Annotated[TokensSeen, Later(before="pooled")] = "pooled"
+    norm: Annotated[bool, Later(before=True)] = True
     held_out: float = Field(default=0.1, gt=0, lt=1)
     refit: bool = False
 

@@ -88,6 +88,7 @@ class Training:
         self.states = StateStore(out / "state")
         self.best: tuple[int, float] | None = None
         self.unchecked: list[torch.Tensor] = []
+        self.done = 0  # steps
 
     def run(self) -> np.ndarray:
         """Train to the end from where the newest state stands; the (K, K) confusion matrix of the last measurement.
@@ -104,6 +105,12 @@ class Training:
             curves = Curves(self.out, resume_step=start + 1 if start else 0) if self.ranks.is_main else None
             try:
                 matrix = self._train(start, curves)
+            except InputError:
+                # A damaged image, found late: once it is mended the same command goes on.
+                finite = all(torch.isfinite(loss) for loss in self.unchecked)
+                if self.ranks.is_main and start < self.done and finite:
+                    self.states.save(self.done, self._state(), wait=True)
+                raise
             finally:
                 if curves is not None:
                     curves.close()
@@ -116,11 +123,12 @@ class Training:
             self.crops, protocol.global_batch_size, start, total, self.ranks.rank, self.ranks.world_size, self.device
         )
         self.segmentor.train()
+        self.done = start
         unit = protocol.global_batch_size
         with progress("segmentation", total * unit, start=start * unit) as bar:
             for step, batch in enumerate(batches, start=start):
                 figures = self._step(step, batch)
-                done = step + 1
+                self.done = done = step + 1
                 if done % protocol.log_every == 0 or done == total:
                     figures = self._look(done, figures)
                     if curves is not None:

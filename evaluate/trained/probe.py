@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from evaluate import metrics
 from evaluate.frozen.features import Features, extract
-from evaluate.frozen.representation import has_tokens, images_at_once, laid_out, represent_many
+from evaluate.frozen.representation import POOLED, Sees, images_at_once, laid_out, represent_many
 from evaluate.guards import check_weights_are_the_files, frozen
 from evaluate.inputs import job_images, main_metric, test_input
 from evaluate.protocols.linear import PROTOCOLS, LinearProtocol
@@ -36,21 +36,13 @@ from results.row import Metric
 
 log = logging.getLogger("fastmoco")
 
-Sees = tuple[int, bool]  # which representation: (layers, patch_average)
-
 
 @dataclass(frozen=True)
 class Kind:
     """One classifier: what it sees and its base lr."""
 
-    layers: int
-    patch_average: bool
+    sees: Sees
     base_lr: float
-
-    @property
-    def sees(self) -> Sees:
-        """Which representation: (layers, patch_average)."""
-        return self.layers, self.patch_average
 
 
 def run(job: Job) -> list[Metric]:
@@ -76,7 +68,8 @@ def run(job: Job) -> list[Metric]:
     if len(kinds) > 1:
         rest, chosen_on = carve(train.labels, protocol.held_out, job.seed)
         train, held_out = everything.subset(rest), everything.subset(chosen_on)
-    transform = test_input(protocol, train, job.backbone.metadata.normalization, test=test, told=job.told)
+    own, module = job.backbone.metadata.normalization, job.backbone.module
+    transform = test_input(protocol, train, own, module=module, test=test, told=job.told)
     metric, classes = main_metric(job, train.multi_label), len(train.classes)
     preset = PROTOCOLS.get(protocol.name)
     trunk = laid_out(job.backbone.module, job.device)
@@ -90,8 +83,7 @@ def run(job: Job) -> list[Metric]:
                     transform,
                     job.device,
                     job.cache,
-                    layers=sees[0],
-                    patch_average=sees[1],
+                    sees=sees,
                     ranks=ranks,
                 )
                 for sees in sorted({kind.sees for kind in of})
@@ -136,7 +128,7 @@ def run(job: Job) -> list[Metric]:
         assert isinstance(head, nn.Linear)
         tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu().contiguous()}
         write_bytes(job.out / "head.safetensors", save(tensors))
-        clear_state(job.out)
+        clear_state(job.out, "refit")
     return rows
 
 
@@ -151,18 +143,20 @@ def last_and_best(trained: Trained, labels: np.ndarray, classes: int, seed: int,
 
 def classifiers(protocol: LinearProtocol, backbone: Backbone) -> list[Kind]:
     """Every classifier the protocol trains; what a backbone without tokens cannot give is left out, and said."""
-    sees = list(itertools.product(protocol.blocks, protocol.patch_averages))
-    if not has_tokens(backbone) and sees != [(1, False)]:
-        log.info("%s has no class tokens: its pooled output is what is probed, not %s blocks", backbone.name, sees)
-        sees = [(1, False)]
-    return [Kind(layers, average, base_lr) for layers, average in sees for base_lr in protocol.base_lrs]
+    sees = [
+        Sees(layers, average, protocol.tokens, protocol.norm)
+        for layers, average in itertools.product(protocol.blocks, protocol.patch_averages)
+    ]
+    if not backbone.is_plain and sees != [POOLED]:
+        log.info("%s has no tokens: its pooled output is what is probed, not %s", backbone.name, sees)
+        sees = [POOLED]
+    return [Kind(each, base_lr) for each in sees for base_lr in protocol.base_lrs]
 
 
-def _described(kind: Kind, score: float) -> dict[str, float | int | bool]:
+def _described(kind: Kind, score: float) -> dict[str, float | int | bool | str]:
     return {
         "base_lr": kind.base_lr,
-        "layers": kind.layers,
-        "patch_average": kind.patch_average,
+        **kind.sees.described(),
         "held_out_score": score,
     }
 

@@ -121,6 +121,8 @@ class Training:
         self.metric, self.out = metric, job.out / stage
         self.states = StateStore(self.out / "state")
         self.best: tuple[float, int, np.ndarray] | None = None  # metric %, epoch, predictions
+        self.done = 0  # steps
+        self.unmeasured = False  # the epoch that ended with step `done` is to be measured
         if ranks.is_main:
             base_lrs = {name: base_lr for name, _members, base_lr in subject.groups}
             log.info(self.protocol.lr_line(base_lrs, preset))
@@ -129,7 +131,8 @@ class Training:
         """Train to the end.
 
         Raises:
-            InputError: batch and data do not fit, or `out` holds the state of another protocol or of other images.
+            InputError: batch and data do not fit, `out` holds the state of another protocol or of other images, or an
+                image does not decode; what is trained is saved first.
             RunFailedError: the loss is not finite.
             Interrupted: a signal came; the state is saved; the same command resumes.
         """
@@ -137,7 +140,10 @@ class Training:
         module = self._parallel()
         curves = Curves(self.out, resume_step=start) if self.ranks.is_main else None
         last: np.ndarray | None = None
+        self.done = start
         try:
+            if self.unmeasured:
+                last = self._after_epoch(start, curves, None)
             with progress(self.protocol.name, self.steps, unit="steps", start=start) as bar:
                 batches = train_batches(
                     self.images,
@@ -151,13 +157,18 @@ class Training:
                 )
                 for step, (inputs, labels) in enumerate(batches, start=start):
                     loss = self._step(module, step, inputs, labels)
-                    done = step + 1
+                    self.done = done = step + 1
                     bar.advance()
                     if done % LOOK_EVERY_STEPS == 0 or done == self.steps:
                         self._look(done, loss, curves)
                     if done % self.steps_per_epoch == 0:
                         last = self._after_epoch(done, curves, last)
                     self._maybe_stop(done)
+        except InputError:
+            # A damaged image, found late: once it is mended the same command goes on.
+            if self.ranks.is_main and (self.done > start or self.unmeasured):
+                self.states.save(self.done, self._state(), wait=True)
+            raise
         finally:
             self.states.finish()
             if curves is not None:
@@ -194,7 +205,9 @@ class Training:
     def _after_epoch(self, done: int, curves: Curves | None, last: np.ndarray | None) -> np.ndarray | None:
         epoch = done // self.steps_per_epoch
         if epoch % self.protocol.eval_every_epochs == 0 or done == self.steps:
+            self.unmeasured = True
             last = self.subject.measure()
+            self.unmeasured = False
             score = float(accuracy(last[:, 0] == self.test_labels, self.test_labels, self.metric))
             if self.best is None or score > self.best[0]:
                 self.best = (score, epoch, last)
@@ -219,6 +232,7 @@ class Training:
             "made_of": self._made_of(),
             "module": self.subject.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "unmeasured": self.unmeasured,
         }
         if self.best is not None:
             score, epoch, predictions = self.best
@@ -246,6 +260,7 @@ class Training:
             )
         self.subject.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.unmeasured = state.get("unmeasured", False)
         if "best" in state:
             best = state["best"]
             self.best = (best["score"], best["epoch"], best["predictions"].numpy())
@@ -253,7 +268,10 @@ class Training:
         return step
 
 
-def clear_state(out: Path) -> None:
-    """Remove the states of a finished run, of all its stages: its result is what stays."""
-    for path in Path(out).rglob("state/step_*.pt"):
-        path.unlink()
+def clear_state(out: Path, *stages: str) -> None:
+    """Remove the states of a finished run, of all its stages: its result is what stays.
+
+    Only its own folders are looked into: other runs may lie below `out`.
+    """
+    for stage in ("", *stages):
+        StateStore(Path(out) / stage / "state").remove()

@@ -52,7 +52,8 @@ def tune(job: Job, train: ImageSet, test: ImageSet, preset: TunedProtocol | None
     check_weights_are_the_files(job.backbone)
     if train.multi_label:
         raise InputError(f"'{job.data}' has several labels an image: use the tasks svm or logreg")
-    transform = test_input(protocol, train, job.backbone.metadata.normalization, test=test, told=job.told)
+    own, module = job.backbone.metadata.normalization, job.backbone.module
+    transform = test_input(protocol, train, own, module=module, test=test, told=job.told)
     metric = main_metric(job, train.multi_label)
     with process_group(job.device, job.out) as ranks, stop_request() as stop:
         subject = Tuned(job, protocol, len(train.classes), test, transform, ranks)

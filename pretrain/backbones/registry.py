@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from pretrain.backbones.resnets import Backbone, CifarResNet, TorchvisionResNet, WideResNet
+from pretrain.backbones.contract import Backbone
+from pretrain.backbones.resnets import CifarResNet, TorchvisionResNet, WideResNet
 from pretrain.backbones.small_maps import spare_padding
 from pretrain.backbones.timm_models import TimmBackbone
 from pretrain.backbones.variants import move_stride, pad_same, pad_stem

@@ -1,4 +1,4 @@
-"""What a backbone is, and the ResNets: torchvision's, wider ones, and those for CIFAR.
+"""The ResNets: torchvision's, wider ones, and those for CIFAR.
 
 Shapes: B batch, C channels, H W size, D feature width.
 """
@@ -12,27 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-
-class Backbone(nn.Module):
-    """What every backbone offers: `name`, `width` (D), `stride`, pooled features and feature maps.
-
-    Attributes:
-        name: what `build` was asked for.
-        width: D, the width of the pooled features.
-        stride: pixels of the input that one position of the last feature map stands for.
-    """
-
-    name: str
-    width: int
-    stride: int
-
-    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W) -> the feature map after each stage, finest first; the last is (B, D, H/stride, W/stride)."""
-        raise NotImplementedError  # pragma: no cover - every subclass says how
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D), the last feature map averaged over its positions."""
-        return self.maps(images)[-1].mean(dim=(2, 3))
+from pretrain.backbones.contract import Backbone
 
 
 class TorchvisionResNet(ResNet, Backbone):
@@ -46,6 +26,7 @@ class TorchvisionResNet(ResNet, Backbone):
     bn1: nn.Module
     relu: nn.Module
     maxpool: nn.Module
+    layers: int = 4
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
@@ -83,6 +64,14 @@ class TorchvisionResNet(ResNet, Backbone):
             x = stage(x)
             out.append(x)
         return tuple(out)
+
+    def map_strides(self) -> tuple[int, ...]:
+        """stride/8 to stride."""
+        return tuple(self.stride // factor for factor in (8, 4, 2, 1))
+
+    def map_widths(self) -> tuple[int, ...]:
+        """D/8 to D."""
+        return tuple(self.width // factor for factor in (8, 4, 2, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D)."""
@@ -137,6 +126,7 @@ class CifarResNet(Backbone):
     Option A shortcuts hold no weights, option B ones are 1x1 convolutions with batch norm.
     """
 
+    layers: int = 3
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
@@ -188,3 +178,11 @@ class CifarResNet(Backbone):
             x = stage(x)
             out.append(x)
         return tuple(out)
+
+    def map_strides(self) -> tuple[int, ...]:
+        """1, 2, 4."""
+        return 1, 2, 4
+
+    def map_widths(self) -> tuple[int, ...]:
+        """16, 32, 64."""
+        return 16, 32, 64

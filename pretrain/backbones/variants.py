@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from pretrain.backbones.resnets import Backbone
+from pretrain.backbones.contract import Backbone
 from pretrain.runtime.errors import InputError
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pretrain.backbones import registry
-from pretrain.backbones.resnets import Backbone
+from pretrain.backbones.contract import Backbone
 from pretrain.data.catalog import Catalog, ShapesEntry
 from pretrain.data.images import ImageSet, Source
 from pretrain.monitor import OnlineKnn

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evaluate.checkpoints.folders import open_checkpoint
 from evaluate.checkpoints.inspect import inspect_file
 from evaluate.checkpoints.load import load_backbone
+from evaluate.checkpoints.sources.folders import open_checkpoint
 from pretrain.backbones import registry
 from pretrain.runtime.errors import InputError
 
@@ -209,6 +209,8 @@ def test_what_others_must_merge_is_refused_with_their_command(tmp_path: Path, ve
             (["mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"], "split over 2 tensor-parallel ranks"),
             (["tf_model.h5", "config.json"], "from_tf=True"),
             (["flax_model.msgpack"], "from_flax=True"),
+            (["model.ckpt-1000.index", "checkpoint"], "a TensorFlow model"),
+            (["saved_model.pb"], "a TensorFlow model"),
             (["a.pth", "b.pth"], "holds 2 checkpoints; give one of them: a.pth, b.pth"),
             (["notes.txt", "\x1b[2J"], "holds no weights that are read here"),
             ([], "it holds nothing"),

@@ -19,10 +19,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluate.checkpoints.folders import open_checkpoint
 from evaluate.checkpoints.inert import Record
 from evaluate.checkpoints.pickle_stack import FLOOR_BYTES, TIMES_FILE_SIZE
 from evaluate.checkpoints.rebuild import ArrayShell, Rebuild
+from evaluate.checkpoints.sources.folders import open_checkpoint
 from evaluate.checkpoints.tensors import StoredTensor
 from pretrain.runtime.errors import InputError
 
@@ -250,7 +250,7 @@ def test_memory_stays_within_a_few_times_the_file(tmp_path: Path, piece: bytes) 
     path.write_bytes(b"\x80\x04" + piece * (20_000_000 // len(piece)) + b".")
     program = (
         "import sys\n"
-        "from evaluate.checkpoints.folders import open_checkpoint\n"
+        "from evaluate.checkpoints.sources.folders import open_checkpoint\n"
         "from pretrain.runtime.errors import InputError\n"
         "def highest():  # not getrusage: its maximum begins with that of the process that started this one\n"
         "    lines = open('/proc/self/status')\n"

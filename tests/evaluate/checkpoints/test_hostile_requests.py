@@ -332,7 +332,7 @@ def test_counters_that_are_no_count(tmp_path: Path, peers: Any, verdict: Any) ->
 
 TRUNCATE = """
 import os, sys
-from evaluate.checkpoints.folders import open_checkpoint
+from evaluate.checkpoints.sources.folders import open_checkpoint
 from evaluate.checkpoints.analyse import analyse
 from pretrain.runtime.errors import InputError
 path = sys.argv[1]

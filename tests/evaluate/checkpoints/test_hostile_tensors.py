@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate.checkpoints.folders import open_checkpoint
+from evaluate.checkpoints.sources.folders import open_checkpoint
 from evaluate.checkpoints.tensors import StoredTensor
 from pretrain.runtime.errors import InputError
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluate.checkpoints.folders import open_checkpoint
+from evaluate.checkpoints.sources.folders import open_checkpoint
 from pretrain.runtime.errors import InputError
 
 
@@ -17,6 +19,14 @@ def tar() -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("folder/model.pth"), io.BytesIO(b""))
+    return stream.getvalue()
+
+
+def zipped(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
     return stream.getvalue()
 
 
@@ -47,6 +57,14 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b
         ("model.7z", b"7z\xbc\xaf\x27\x1c" + bytes(64), "7-Zip archive"),
         ("model.rar", b"Rar!\x1a\x07\x01" + bytes(64), "RAR archive"),
         ("model.pth.bz2", b"BZh9" + bytes(64), "compressed by bzip2"),
+        ("flax_model.msgpack", b"\x81\xa6params\x81\xa4conv", "msgpack file"),
+        ("frozen.pb", b"\x0a\x10\x0a\x05input" + bytes(40), "TensorFlow graph"),
+        ("r50.caffemodel", b"\x0a\x09ResNet-50" + bytes(40), "Caffe model"),
+        ("weights.mat", b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(40), "MATLAB file"),
+        ("model.tar.gz", gzip.compress(tar()), "it is a tar archive"),
+        ("model.pth.gz", gzip.compress(b"<html>denied</html>"), "it is a web page"),
+        ("model.keras", zipped("config.json", "model.weights.h5"), "Keras archive"),
+        ("artifact.zip", zipped("checkpoints/model.pth"), "unpack it and give the checkpoint inside"),
         ("picture.pth", b"\x89PNG\r\n\x1a\n" + bytes(64), "it is a picture"),
         ("zeros.pth", bytes(200), "no known container"),
     ],
@@ -74,3 +92,19 @@ def test_no_honest_pickle_is_taken_for_a_text(tmp_path: Path, peers: Any) -> Non
 
     (tmp_path / "file.pkl").write_bytes(pickle.dumps({"epoch": 1, "names": ["a", "b"]}, 0))
     assert open_checkpoint(tmp_path / "file.pkl").root == {"epoch": 1, "names": ["a", "b"]}
+
+
+def test_pointers_inside_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(LFS)
+    with pytest.raises(InputError, match="Git LFS pointer"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_bytes(LFS)
+    with pytest.raises(InputError, match=r"index\.json is refused: it is a Git LFS pointer"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_pickle_under_the_name_of_another_format(tmp_path: Path) -> None:
+    import pickle
+
+    (tmp_path / "odd.pb").write_bytes(pickle.dumps({"epoch": 1}, 4))
+    assert open_checkpoint(tmp_path / "odd.pb").root == {"epoch": 1}

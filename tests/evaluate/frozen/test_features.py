@@ -8,6 +8,7 @@ import torch
 
 from evaluate import task
 from evaluate.frozen import features
+from evaluate.frozen.representation import Sees
 from evaluate.inputs import test_input as input_of
 from evaluate.protocols.knn import PROTOCOLS
 from pretrain.data.images import ImageSet
@@ -36,7 +37,7 @@ def test_features_are_the_backbones_output_memory_mapped(make_job, mean_colour) 
 def test_the_key_follows_weights_images_and_transform(make_job, mean_colour) -> None:
     job = make_job("knn")
     extracted(job, mean_colour)
-    extracted(job, mean_colour, layers=2)
+    extracted(job, mean_colour, sees=Sees(2))
     extracted(make_job("knn", "vissl"), mean_colour)  # the same transform for small images but for interpolation
     mean_colour.module.bn.weight.mul_(2)
     extracted(job, mean_colour)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from evaluate import task
 from evaluate.checkpoints.load import LoadedBackbone
-from evaluate.frozen.representation import represent_many
+from evaluate.frozen.representation import Sees, represent_many
 from pretrain.backbones import registry
 from pretrain.backbones.handover import BackboneMetadata
 from pretrain.backbones.registry import TimmBackbone
@@ -39,7 +39,7 @@ def test_tokens_by_hand(vit: LoadedBackbone) -> None:
         for block in model.blocks:
             x = block(x)
             tokens.append(model.norm(x))
-        one, four, averaged = represent_many(vit.module, images, [(1, False), (4, False), (2, True)])
+        one, four, averaged = represent_many(vit.module, images, [Sees(), Sees(4), Sees(2, True)])
     torch.testing.assert_close(one, tokens[-1][:, 0])
     torch.testing.assert_close(four, torch.cat([each[:, 0] for each in tokens], dim=1))
     by_hand = [tokens[-2][:, 0], tokens[-1][:, 0], tokens[-1][:, 1:].mean(dim=1)]

@@ -10,8 +10,8 @@ from typing import Any
 
 from evaluate.checkpoints import beside
 from evaluate.checkpoints.file_bytes import FileBytes, OpenFile
-from evaluate.checkpoints.folders import INDEX, choose, shards_of
 from evaluate.checkpoints.limits import readable
+from evaluate.checkpoints.sources.folders import INDEX, choose, shards_of
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import sha256_of_file, write_text
 

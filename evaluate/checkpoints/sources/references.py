@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluate.checkpoints.beside import belongs, read_beside
-from evaluate.checkpoints.folders import INDEX, open_checkpoint
-from evaluate.checkpoints.hub import PREFIX as HUB
-from evaluate.checkpoints.hub import fetch as fetch_from_hub
-from evaluate.checkpoints.web import SCHEMES
-from evaluate.checkpoints.web import fetch as fetch_from_web
+from evaluate.checkpoints.sources.folders import INDEX, open_checkpoint
+from evaluate.checkpoints.sources.hub import PREFIX as HUB
+from evaluate.checkpoints.sources.hub import fetch as fetch_from_hub
+from evaluate.checkpoints.sources.web import SCHEMES
+from evaluate.checkpoints.sources.web import fetch as fetch_from_web
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import canonical_hash, sha256_of_file
 

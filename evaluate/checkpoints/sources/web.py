@@ -11,8 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from evaluate.checkpoints.hub import offline
 from evaluate.checkpoints.limits import readable
+from evaluate.checkpoints.sources.hub import offline
 from pretrain.runtime.cache import cache_root
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import replacing, sha256_of_file

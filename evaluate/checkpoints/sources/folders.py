@@ -13,9 +13,10 @@ from typing import Any
 
 from evaluate.checkpoints.beside import read_beside
 from evaluate.checkpoints.containers import Content, open_file
-from evaluate.checkpoints.distributed import METADATA, open_distributed
 from evaluate.checkpoints.file_bytes import FileBytes, OpenFile
 from evaluate.checkpoints.limits import listed, one_sentence, readable
+from evaluate.checkpoints.recognise import START_BYTES, foreign
+from evaluate.checkpoints.sources.distributed import METADATA, open_distributed
 from evaluate.checkpoints.tensors import StoredTensor
 from pretrain.runtime.errors import InputError
 
@@ -90,6 +91,8 @@ def choose(where: str, names: Collection[str]) -> str:
                 f"{where} holds {library} weights alone ({name}); convert them: "
                 f"from_pretrained(..., from_{name.split('_')[0]}=True).save_pretrained(OUT)"
             )
+    if any(name == "saved_model.pb" or re.search(r"\.ckpt\S*\.index$", name) for name in names):
+        raise InputError(f"{where} holds a TensorFlow model; convert it to torch with the project's own script first")
     held = sorted(name for name in names if name.endswith(_SUFFIXES) and not name.startswith("."))
     if len(held) == 1:
         return held[0]
@@ -138,7 +141,10 @@ def _sharded(folder: Path, index: str, named: Path) -> Content:
     file = OpenFile(folder / index)
     if file.size > INDEX_BYTES:
         raise InputError(f"{folder / index} has {file.size} bytes, more than any index")
-    table = shards_of(bytes(FileBytes(file)), str(folder / index))
+    text = bytes(FileBytes(file))
+    if (said := foreign(file.path, text[:START_BYTES])) is not None and not text.startswith((b"{", b"[")):
+        raise InputError(f"{file.path} is refused: {said}")
+    table = shards_of(text, str(file.path))
     parts = {name: open_file(folder / name) for name in dict.fromkeys(table.values())}
     merged: dict[str, Any] = {}
     for name, part in parts.items():
