@@ -1,12 +1,15 @@
-"""Guards that can fail: the trunk stayed frozen, the weights are the file's, each test image counts once."""
+"""Guards that can fail: the trunk stayed frozen, the weights are the file's, each test image counts once; and how few
+values batch norm would get.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from evaluate.checkpoints.load import LoadedBackbone, load_backbone
 from pretrain.backbones.registry import fingerprint
@@ -51,6 +54,32 @@ def check_weights_are_the_files(backbone: LoadedBackbone) -> None:
         raise RunFailedError(
             f"the weights in memory (fingerprint {now[:12]}) are not those of {backbone.ref} ({expected[:12]})"
         )
+
+
+@torch.no_grad()
+def fewest_values(module: nn.Module, forward: Callable[[], object]) -> int | None:
+    """How many values of a channel `module`'s batch norms see in `forward`, at the fewest; None where none trains.
+
+    One value has no variance: torch refuses it in training mode. Only batch norms in training mode count; they run in
+    eval mode here, so nothing is refused and no statistics move.
+    """
+    modes = {part: part.training for part in module.modules()}
+    seen: list[int] = []
+
+    def note(_part: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen.append(arguments[0].numel() // arguments[0].shape[1])
+
+    norms = [part for part, training in modes.items() if training and isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    try:
+        module.eval()
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, training in modes.items():
+            part.training = training
+    return min(seen, default=None)
 
 
 class EachOnce:

@@ -34,7 +34,8 @@ def run(job: Job) -> list[Metric]:
     Writes `svm.json`: the cross-validated AP of every class and cost, and the cost chosen for each class.
 
     Raises:
-        InputError: what `job_features` refuses, one label an image, or a class with fewer positives than folds.
+        InputError: what `job_features` refuses, one label an image, or a class that fewer training images show, or
+            lack, than there are folds.
     """
     protocol = job.protocol
     assert isinstance(protocol, SvmProtocol)
@@ -44,13 +45,7 @@ def run(job: Job) -> list[Metric]:
     train, test, names = found.train, found.test, found.classes
     if train.labels.ndim != 2:
         raise InputError(f"'{job.data}' has one label an image: svm is for several (VOC07); use linear or logreg")
-    positives = train.labels.sum(axis=0)
-    if positives.min() < protocol.folds:
-        scarce = names[int(positives.argmin())]
-        raise InputError(
-            f"class '{scarce}' of {job.data} has {positives.min()} training images, expected at least one in each of "
-            f"{protocol.folds} folds"
-        )
+    _check_folds(train.labels, names, protocol.folds, job.data)
     # liblinear wants all of train in memory, in float64: 5,011 x 2048 of VOC07 are 82 MB.
     x, x_test = (_matrix(features, protocol.l2_normalize) for features in (train, test))
     scores = np.empty((len(test), len(names)))
@@ -76,6 +71,22 @@ def run(job: Job) -> list[Metric]:
         selection="held_out",
         detail={"folds": protocol.folds},
     )
+
+
+def _check_folds(labels: np.ndarray, names: tuple[str, ...], folds: int, data: str) -> None:
+    """Raises InputError: a fold would have no positive, or no negative, of some class. `labels` is (N, K) bool."""
+    positives = labels.sum(axis=0)
+    expected = f"expected at least one in each of {folds} folds"
+    if positives.min() < folds:
+        k = int(positives.argmin())
+        raise InputError(f"class '{names[k]}' of {data} has {positives[k]} training images, {expected}")
+    negatives = len(labels) - positives
+    if negatives.min() < folds:
+        k = int(negatives.argmin())
+        raise InputError(
+            f"class '{names[k]}' of {data} is in {positives[k]} of its {len(labels)} training images, which leaves "
+            f"{negatives[k]} without it, {expected}"
+        )
 
 
 def fitted(x: np.ndarray, target: np.ndarray, cost: float, protocol: SvmProtocol, seed: int) -> LinearSVC:

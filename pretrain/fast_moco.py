@@ -1,6 +1,6 @@
 """Fast-MoCo: divide a view, encode its patches, combine them; each combination must find the other, whole view.
 
-Ge, Wang, Chen, Liu, Li, Bai, Ouyang: Fast-MoCo: Boost Momentum-based Contrastive Learning with Combinatorial Patches
+Ci, Lin, Bai, Ouyang: Fast-MoCo: Boost Momentum-based Contrastive Learning with Combinatorial Patches
 (ECCV 2022, arXiv 2207.08220), section 3. With one patch, its projector and its loss scale it is MoCo v3's
 (arXiv 2104.02057), algorithm 1.
 

@@ -46,7 +46,7 @@ class TrainingCrops(Dataset):
         from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
 
         self.masks, self.seed = masks, seed
-        self.scale, self.scale_ratio = geometry.scale, protocol.scale_ratio
+        self.scale, self.scale_ratio, self.crop = geometry.scale, protocol.scale_ratio, geometry.crop
         steps: list[Any] = [RandomCrop(crop_size=(geometry.crop,) * 2, cat_max_ratio=protocol.cat_max_ratio)]
         if protocol.flip_p:
             steps.append(RandomFlip(prob=protocol.flip_p))

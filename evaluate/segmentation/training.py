@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from evaluate.guards import frozen
+from evaluate.guards import fewest_values, frozen
 from evaluate.protocols.segmentor import SegmentationProtocol
 from evaluate.segmentation import mmengine_files, scores
 from evaluate.segmentation.library import quiet
@@ -84,11 +84,24 @@ class Training:
             self.model = DistributedDataParallel(self.segmentor, device_ids=ids, broadcast_buffers=False)
         else:
             log.info("one process: batch norm sees the whole batch, so the protocol's SyncBN is plain batch norm here")
+            self._check_batch_norm()
         self.optimizer = build_optimizer(protocol, self.segmentor)
         self.states = StateStore(out / "state")
         self.best: tuple[int, float] | None = None
         self.unchecked: list[torch.Tensor] = []
         self.done = 0  # steps
+
+    def _check_batch_norm(self) -> None:
+        """Raises InputError: a batch of one image leaves a batch norm of a head (ASPP, PPM) one value a channel."""
+        if self.protocol.global_batch_size > 1:
+            return
+        side = self.crops.crop
+        one = torch.zeros(1, 3, side, side, device=self.device)
+        if fewest_values(self.segmentor, lambda: self.segmentor(one, mode="tensor")) == 1:
+            raise InputError(
+                f"global_batch_size is 1, and head '{self.protocol.head}' pools an image to 1 pixel: batch norm needs 2 "
+                "values, expected at least 2 images a batch"
+            )
 
     def run(self) -> np.ndarray:
         """Train to the end from where the newest state stands; the (K, K) confusion matrix of the last measurement.

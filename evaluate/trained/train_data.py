@@ -36,6 +36,14 @@ def batches_an_epoch(n: int, global_batch_size: int, drop_last: bool) -> int:
     return n // global_batch_size if drop_last else -(-n // global_batch_size)
 
 
+def smallest_batch(n: int, global_batch_size: int, drop_last: bool, steps: int, world_size: int) -> int:
+    """How many images a rank has in the smallest batch of a training of so many steps over `n` images."""
+    rest = n % global_batch_size
+    if not rest or drop_last or steps <= n // global_batch_size:
+        return global_batch_size // world_size
+    return -(-rest // world_size)
+
+
 def probe_transform(protocol: TrainingProtocol, test: TestTransform, seed: int) -> TrainTransform:
     """The training transform of a protocol; its crop has the side of the test's, its normalisation is the test's."""
     assert test.crop is not None

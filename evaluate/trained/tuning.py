@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from evaluate import metrics
 from evaluate.frozen.representation import laid_out_images
-from evaluate.guards import EachOnce, check_weights_are_the_files
+from evaluate.guards import EachOnce, check_weights_are_the_files, fewest_values
 from evaluate.inputs import batches, main_metric, test_input
 from evaluate.protocols.finetune import TunedProtocol
 from evaluate.task import Job
 from evaluate.trained.head import linear_head
 from evaluate.trained.probe import last_and_best
-from evaluate.trained.train_data import probe_transform
+from evaluate.trained.train_data import probe_transform, smallest_batch
 from evaluate.trained.training import Subject, Training, clear_state
 from pretrain.backbones.batchnorm import across_ranks
 from pretrain.backbones.registry import Backbone
@@ -43,7 +43,8 @@ def tune(job: Job, train: ImageSet, test: ImageSet, preset: TunedProtocol | None
     `job.protocol` is the `TunedProtocol` to follow. Writes `head.safetensors` (`weight` (K, D), `bias` (K,)).
 
     Raises:
-        InputError: several labels an image, or a batch that does not fit the data.
+        InputError: several labels an image, a batch that does not fit the data, or one of a single image for which
+            batch norm has no statistics.
         RunFailedError: the loss is not finite.
         Interrupted: a signal came; the same command resumes.
     """
@@ -58,7 +59,9 @@ def tune(job: Job, train: ImageSet, test: ImageSet, preset: TunedProtocol | None
     with process_group(job.device, job.out) as ranks, stop_request() as stop:
         subject = Tuned(job, protocol, len(train.classes), test, transform, ranks)
         augmented = probe_transform(protocol, transform, job.seed)
-        trained = Training(job, subject, train, augmented, test.labels, ranks, stop, preset, metric=metric).run()
+        training = Training(job, subject, train, augmented, test.labels, ranks, stop, preset, metric=metric)
+        subject.check_batch_norm(training.steps, len(train))
+        trained = training.run()
         if ranks.is_main:
             metrics.save_correct(job.out, trained.last[:, 0] == test.labels)
             head = subject.module.head
@@ -93,6 +96,7 @@ class Tuned(Subject):
         ranks: Ranks,
     ) -> None:
         self.test, self.transform, self.ranks, self.device, self.bn = test, transform, ranks, job.device, protocol.bn
+        self.protocol = protocol
         trunk = copy.deepcopy(job.backbone.module).requires_grad_(True).to(job.device)
         if job.device.type == "cpu":  # there a step of a CIFAR ResNet-20 takes 1.1 s so, and 1.5 s channels first
             trunk = trunk.to(memory_format=torch.channels_last)
@@ -103,6 +107,31 @@ class Tuned(Subject):
             ("trunk", list(self.module.trunk.parameters()), protocol.trunk_lr),
             ("head", list(self.module.head.parameters()), protocol.head_lr),
         ]
+
+    def check_batch_norm(self, steps: int, n: int) -> None:
+        """No batch of a training of so many steps over `n` images leaves a batch norm a single value a channel.
+
+        Raises:
+            InputError: one does: the batch holds one image, and a map of the trunk has one pixel. One value has no
+                variance, so that only another batch is right; which one is not chosen in silence.
+        """
+        across = self.bn == "sync" and self.ranks.world_size > 1
+        batch, drop_last = self.protocol.global_batch_size, self.protocol.drop_last
+        if across or smallest_batch(n, batch, drop_last, steps, self.ranks.world_size) > 1:
+            return
+        side, trunk = self.transform.crop, self.module.trunk
+        assert side is not None
+        one = self.inputs_of(torch.zeros(1, 3, side, side, device=self.device))
+        if fewest_values(trunk, lambda: trunk(one)) != 1:
+            return
+        a_rank = "" if self.ranks.world_size == 1 else " a rank"
+        ragged = batch > self.ranks.world_size
+        which = f"the last batch of an epoch ({n} training images, {batch} a batch)" if ragged else "a batch"
+        drop = "drop_last=true, " if ragged else ""
+        raise InputError(
+            f"{which} has 1 image{a_rank}, and at {side} px a map of '{trunk.name}' has 1 pixel: batch norm needs 2 "
+            f"values, expected {drop}another global_batch_size or bn=eval"
+        )
 
     def inputs_of(self, images: Tensor) -> Tensor:
         """The images, laid out as the trunk; the network goes into training mode, its batch norm as told."""

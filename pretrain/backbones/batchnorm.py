@@ -48,20 +48,25 @@ class CrossRankBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def across_ranks(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm in `module` by one over all ranks: torch's on GPUs, ours elsewhere. Tensors are kept."""
+    """Replace every batch norm in `module` by one over all ranks: torch's on GPUs, ours elsewhere.
+
+    Parameters and buffers are the same tensors as before, in their own precision. What is returned is `module`, or the
+    new batch norm where `module` is one itself.
+    """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        return _over_ranks(module)
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            new = CrossRankBatchNorm(
-                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
-            )
-            new.load_state_dict(child.state_dict())
-            new.to(next(iter(child.state_dict().values())).dtype if child.state_dict() else torch.float32)
-            new.train(child.training)
-            for parameter, old in zip(new.parameters(), child.parameters(), strict=True):
-                parameter.requires_grad_(old.requires_grad)
-            setattr(module, name, new)
-        else:
-            across_ranks(child, device)
+        setattr(module, name, across_ranks(child, device))
     return module
+
+
+def _over_ranks(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> CrossRankBatchNorm:
+    new = CrossRankBatchNorm(norm.num_features, norm.eps, norm.momentum, affine=False, track_running_stats=False)
+    new.affine, new.track_running_stats = norm.affine, norm.track_running_stats
+    # Taken over, not copied into new ones: those would be float32, and float64 weights would be rounded.
+    new.weight, new.bias = norm.weight, norm.bias
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        new.register_buffer(name, getattr(norm, name))
+    return new.train(norm.training)
