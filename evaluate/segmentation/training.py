@@ -99,8 +99,8 @@ class Training:
         one = torch.zeros(1, 3, side, side, device=self.device)
         if fewest_values(self.segmentor, lambda: self.segmentor(one, mode="tensor")) == 1:
             raise InputError(
-                f"global_batch_size is 1, and head '{self.protocol.head}' pools an image to 1 pixel: batch norm needs 2 "
-                "values, expected at least 2 images a batch"
+                f"global_batch_size is 1, and head '{self.protocol.head}' pools an image to 1 pixel: batch norm needs "
+                "2 values, expected at least 2 images a batch"
             )
 
     def run(self) -> np.ndarray:

@@ -41,7 +41,9 @@ def voc(root: Path, splits: dict[str, list[set[str]]]) -> Path:
         names = "".join(f"{split}{i}\n" for i in range(len(images)))
         (base / f"ImageSets/Main/{split}.txt").write_text(names)
     path = root / "catalog.yaml"
-    path.write_text(f"some: {{format: voc, root: kit, train: Y/train, test: Y/test, classes: [{', '.join(CLASSES)}]}}\n")
+    path.write_text(
+        f"some: {{format: voc, root: kit, train: Y/train, test: Y/test, classes: [{', '.join(CLASSES)}]}}\n"
+    )
     return path
 
 

@@ -1,4 +1,4 @@
-"""Epochs whose last batch is filled (`epoch_end: pad`): a run that is stopped in one ends in the bits of a whole run."""
+"""Epochs whose last batch is filled (`epoch_end: pad`): a run stopped in one ends in the bits of a whole run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pretrain.views.two_views import two_view_loader
 CPU = torch.device("cpu")
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the kill."""
 
 
@@ -41,11 +41,11 @@ def test_a_stopped_padded_run_ends_in_the_same_bits(small_recipe, tiny, tmp_path
 
         def step(self, number, views, stop_at=stop_at):
             if number == stop_at:
-                raise Killed
+                raise KilledError
             return take_step(self, number, views)
 
         monkeypatch.setattr(loop._Training, "_step", step)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(recipe, tiny, seed=5, out=tmp_path / f"{stop_at}", device=CPU)
         monkeypatch.setattr(loop._Training, "_step", take_step)
         resumed = train(recipe, tiny, seed=5, out=tmp_path / f"{stop_at}", device=CPU)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from evaluate import knn, task
 from evaluate.frozen.features import Features
 from evaluate.metrics import load_correct
 from evaluate.protocols.knn import PROTOCOLS
+from pretrain.backbones.handover import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.data.catalog import Catalog
 from pretrain.runtime.errors import InputError
 
 CPU = torch.device("cpu")
@@ -105,3 +109,46 @@ def test_few_shot_uses_that_many_of_each_class(make_job) -> None:
 
 def test_metrics_are_plain_json(make_job) -> None:
     json.dumps([metric.model_dump(mode="json") for metric in task.run("knn", make_job("knn"))])
+
+
+def many_classes(folder: Path) -> tuple[Catalog, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Seven classes of single-coloured pictures, which overlap; (features (N, 6), labels) as `MeanColour` has them."""
+    rng, known = np.random.default_rng(0), {}
+    centres = rng.integers(60, 196, (7, 3))
+    for split, n in (("train", 35), ("test", 42)):
+        labels = np.arange(n) % 7
+        colours = (centres[labels] + rng.normal(0, 45, (n, 3))).clip(0, 255).astype(np.uint8)
+        for i, (label, colour) in enumerate(zip(labels, colours, strict=True)):
+            path = folder / split / f"c{label}" / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), tuple(colour.tolist())).save(path)
+        x = (colours / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD) / np.sqrt(1 + 1e-5)
+        known[split] = (np.concatenate([x, x**2], axis=1), labels)
+    (folder / "catalog.yaml").write_text("many: {format: imagefolder, train: train, test: test}\n")
+    return Catalog.load(folder / "catalog.yaml"), known
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 9])
+def test_top5_of_few_neighbours_counts_only_classes_that_one_of_them_is_of(make_job, tmp_path: Path, k: int) -> None:
+    """With k 1, top5 counted four classes that nobody voted for: 90.25 where the one neighbour's class gives 78.75."""
+    catalog, known = many_classes(tmp_path)
+    rows = {
+        row.name: row.value
+        for row in task.run("knn", make_job("knn", changes={"k": k, "also_k": "[]"}, catalog=catalog, data="many"))
+    }
+    (train, train_labels), (test, labels) = known["train"], known["test"]
+    top1 = top5 = 0
+    for query, label in zip(test, labels, strict=True):
+        similarity = train @ query / np.linalg.norm(train, axis=1) / np.linalg.norm(query)
+        nearest = np.argsort(-similarity)[:k]
+        votes = dict.fromkeys(train_labels[nearest].tolist(), 0.0)
+        for row in nearest:
+            votes[int(train_labels[row])] += float(np.exp(similarity[row] / 0.07))
+        likeliest = sorted(votes, key=lambda name: (-votes[name], name))
+        if k >= 5:  # as in DINO's code, classes without a vote fill the five places
+            likeliest += [name for name in range(7) if name not in votes]
+        top1 += likeliest[0] == label
+        top5 += label in likeliest[:5]
+    assert rows["top1"] == pytest.approx(100 * top1 / 42)
+    assert rows["top5"] == pytest.approx(100 * top5 / 42)
+    assert (rows["top5"] == rows["top1"]) == (k == 1)

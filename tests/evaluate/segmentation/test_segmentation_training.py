@@ -282,3 +282,17 @@ def test_smoke_from_a_fast_moco_checkpoint_clearly_beats_the_majority_class(tmp_
     assert majority == pytest.approx(7.9, abs=0.1)
     assert rows["mIoU"] > 1.3 * majority
     assert rows["IoU/background"] > 88  # always saying "background" gives 87
+
+
+@pytest.mark.parametrize(("protocol", "refused"), [("voc12aug_deeplabv3plus_20k", True), ("fcn_small", False)])
+def test_one_image_a_batch_is_refused_where_a_head_pools_it_to_one_pixel(
+    job: Callable[..., Job], protocol: str, refused: bool
+) -> None:
+    """It was batch norm's traceback, after the masks had been read."""
+    small = {"global_batch_size": 1, "iterations": 2, "pictures": 0, "head_channels": 32}
+    one = job(protocol, **small)
+    if not refused:
+        assert task.run("segmentation", one)
+        return
+    with pytest.raises(InputError, match="global_batch_size is 1, and head 'deeplabv3plus' pools an image to 1 pixel"):
+        task.run("segmentation", one)

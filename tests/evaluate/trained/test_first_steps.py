@@ -21,6 +21,7 @@ from evaluate.trained import training
 from evaluate.trained.train_data import probe_transform
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
+from pretrain.runtime.curves import read_curves
 
 TRAINED = sorted(name for name, protocol in linear.PROTOCOLS.items() if isinstance(protocol, LinearProtocol))
 BATCH, EPOCHS = 60, 2
@@ -98,11 +99,11 @@ def update(source: Source, w: np.ndarray, v: np.ndarray, g: np.ndarray, lr: floa
         w -= v
 
 
-def batches(job, images: ImageSet, batch: int, steps: int):
+def batches(job, images: ImageSet, batch: int, steps: int, *, drop_last: bool = False):
     """(inputs, labels) of the steps, from the images one by one."""
     metadata = job.backbone.metadata
     transform = probe_transform(job.protocol, input_of(job.protocol, images, metadata.normalization), job.seed)
-    per_epoch = -(-len(images) // batch)
+    per_epoch = len(images) // batch if drop_last else -(-len(images) // batch)
     for step in range(steps):
         epoch, place = divmod(step, per_epoch)
         rows = np.random.default_rng([job.seed, epoch]).permutation(len(images))[place * batch : (place + 1) * batch]
@@ -159,6 +160,35 @@ def test_a_linear_preset_trains_the_head_alone_as_its_source_says(
     found = load_file(job.out / "head.safetensors")
     np.testing.assert_allclose(found["weight"], w, rtol=1e-3, atol=2e-5)
     np.testing.assert_allclose(found["bias"], b, rtol=1e-3, atol=2e-5)
+
+
+def test_lightly_leaves_out_the_last_batch_of_a_ragged_set(make_job) -> None:
+    """120 images in batches of 50: two steps an epoch, and 20 other images left out in each; without it, three."""
+    shape = {"global_batch_size": 50, "epochs": EPOCHS}
+    job = make_job("linear", "lightly", shape)
+    task.run("linear", job)
+    images, source = job.catalog.images("colours", "train"), SOURCES["lightly"]
+    assert len(images) == 120
+    w, b = source.start()
+    velocities = np.zeros_like(w), np.zeros_like(b)
+    for step, (inputs, labels) in enumerate(batches(job, images, 50, 2 * EPOCHS, drop_last=True)):
+        assert len(labels) == 50
+        with torch.no_grad():
+            x = job.backbone.module(inputs).double().numpy()
+        slope = np.exp(x @ w.T + b)
+        slope /= slope.sum(axis=1, keepdims=True)
+        slope[np.arange(50), labels] -= 1
+        lr = 0.1 * 50 / 256 * (1 + math.cos(math.pi * step / 4)) / 2
+        update(source, w, velocities[0], slope.T @ x / 50, lr)
+        update(source, b, velocities[1], slope.sum(axis=0) / 50, lr)
+    found = load_file(job.out / "head.safetensors")
+    np.testing.assert_allclose(found["weight"], w, rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(found["bias"], b, rtol=1e-3, atol=2e-5)
+    assert [point["step"] for point in read_curves(job.out / "metrics.jsonl")][-1] == 4
+    with_it = make_job("linear", "lightly", {**shape, "drop_last": False}, out="with")
+    task.run("linear", with_it)
+    assert [point["step"] for point in read_curves(with_it.out / "metrics.jsonl")][-1] == 6
+    assert not np.allclose(load_file(with_it.out / "head.safetensors")["weight"], w, rtol=1e-3, atol=2e-5)
 
 
 # preset -> (percent of the labels) -> lrs of trunk and head, at the batch of the test
