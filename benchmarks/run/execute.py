@@ -25,7 +25,7 @@ from pretrain.data.catalog import Catalog
 from pretrain.runtime.cache import cache_root
 from pretrain.runtime.errors import InputError, Interrupted
 from pretrain.runtime.files import write_json
-from results.row import Checkpoint, Metric, Result, read_result, write_result
+from results.row import Checkpoint, Metric, Result, Run, read_result, write_result
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def execute(request: Request, out: Path, *, resume: bool = True) -> Result | Non
     with nothing_left_behind(out), _attempt(out) as began:
         # Everything that can be checked is checked before the first file is written.
         run = describe_run(request)
-        _refuse_another_run(request, out)
+        _refuse_another_run(run, out)
         write_json(out / "run.json", run.model_dump(mode="json"))
         checkpoint, metrics, seen = _work(request, out, resume)
         ended = {
@@ -169,12 +169,24 @@ def _done_before(request: Request, out: Path) -> Result:
     return result
 
 
-def _refuse_another_run(request: Request, out: Path) -> None:
+def _refuse_another_run(run: Run, out: Path) -> None:
+    """An unfinished run may go on when its data has changed, as when a damaged test image was replaced.
+
+    Whether its state can still be used the training decides, which knows the images that it was trained on.
+    """
     path = out / "run.json"
-    if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8")).get("run_id")
-        if begun != request.run_id:
-            raise InputError(f"{out} holds the unfinished run {begun}, not {request.run_id}; give another directory")
+    if not path.exists():
+        return
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    if begun.get("run_id") == run.run_id:
+        return
+    now = run.model_dump(mode="json")
+    same = all(begun.get(key) == now[key] for key in ("kind", "task", "protocol", "seed", "checkpoint"))
+    if not (same and (begun.get("data") or {}).get("name") == run.data.name):
+        raise InputError(
+            f"{out} holds the unfinished run {begun.get('run_id')}, not {run.run_id}; give another directory"
+        )
+    log.info("the files of '%s' have changed since this run began", run.data.name)
 
 
 @contextmanager
