@@ -77,6 +77,7 @@ class _Training:
     ) -> None:
         self.recipe, self.seed, self.out, self.device, self.ranks, self.stop = recipe, seed, out, device, ranks, stop
         self.images = training_images(recipe, images)
+        self.identity = self.images.identity  # of the files as they are now: one that breaks later is no other set
         self.batch_of_rank = batch_of_rank(recipe, len(self.images), ranks.world_size)
         self.steps_per_epoch = recipe.steps_per_epoch(len(self.images))
         self.total_steps = recipe.epochs * self.steps_per_epoch
@@ -256,7 +257,7 @@ class _Training:
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.seed,
-            "images": self.images.identity,
+            "images": self.identity,
             "model": self.core.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -270,7 +271,7 @@ class _Training:
             raise InputError(
                 f"{self.states.directory} holds a state of step {step}: resume it, or choose another --out"
             )
-        refuse_other_run(state, self.recipe, self.seed, self.images.identity)
+        refuse_other_run(state, self.recipe, self.seed, self.identity)
         self.core.load_state_dict(state["model"])
         load_optimizer_state(self.optimizer, state["optimizer"])
         log.info("resuming at step %d of %d", step, self.total_steps)

@@ -113,6 +113,7 @@ class Training:
         assert isinstance(job.protocol, TrainingProtocol)
         self.job, self.protocol, self.subject, self.images = job, job.protocol, subject, images
         self.transform, self.test_labels, self.ranks, self.stop = transform, test_labels, ranks, stop
+        self.identity = images.identity
         check_batch(self.protocol.global_batch_size, len(images), ranks.world_size)
         batches = batches_an_epoch(len(images), self.protocol.global_batch_size, self.protocol.drop_last)
         self.steps_per_epoch = self.protocol.steps_per_epoch or batches
@@ -243,7 +244,7 @@ class Training:
         return {
             "protocol": self.protocol.model_dump(mode="json"),
             "seed": self.job.seed,
-            "images": self.images.identity,
+            "images": self.identity,
             "weights": self.job.backbone.sha256,
         }
 

@@ -21,7 +21,7 @@ from PIL import Image
 import benchmarks.run.execute as executing
 from benchmarks.cli import main
 from benchmarks.run.leftovers import nothing_left_behind
-from pretrain.data.catalog import Catalog
+from pretrain import train as training
 from pretrain.runtime.errors import InputError
 from pretrain.state import StateStore
 
@@ -142,15 +142,14 @@ def test_an_image_found_damaged_late_costs_no_training(sets, command, caplog):
     assert results[0] == results[1]
 
 
-def opened_then(what: Callable[[], object]) -> Callable[..., object]:
-    pictures = Catalog.pictures
+def loading_after(what: Callable[[], object]) -> Callable[..., object]:
+    load = training.two_view_loader
 
-    def opened(*arguments):
-        found = pictures(*arguments)
+    def loader(*arguments, **options):
         what()
-        return found
+        return load(*arguments, **options)
 
-    return opened
+    return loader
 
 
 def test_a_pretraining_keeps_its_state_when_a_training_image_is_damaged(sets, command, caplog, monkeypatch):
@@ -162,8 +161,8 @@ def test_a_pretraining_keeps_its_state_when_a_training_image_is_damaged(sets, co
     damaged = None
     for path in images:
         whole = path.read_bytes()
-        with monkeypatch.context() as patch:  # the disk fails after the set was opened
-            patch.setattr(Catalog, "pictures", opened_then(lambda path=path: damage(path)))
+        with monkeypatch.context() as patch:  # the disk fails after the training has begun
+            patch.setattr(training, "two_view_loader", loading_after(lambda path=path: damage(path)))
             code, _ = command(*words, "--out", sets / "a" / "b")
         mend(path, whole)
         assert code == 2
