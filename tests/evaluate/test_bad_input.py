@@ -127,7 +127,8 @@ def test_data_that_cannot_be_measured(
         ("logreg", ["metric=accuracy"], "metric is 'accuracy', expected"),
         ("svm", [], "has one label an image: svm is for several (VOC07)"),
         ("finetune", ["epochs=1"], "global_batch_size is 256, but there are only 12 training images"),
-        ("semi", ["percent=5"], "percent is 5, expected"),
+        ("semi", ["percent=0"], "percent is 0, expected more than 0"),
+        ("semi", ["per_class=9"], "class 0 has 4 images, 9 a class were asked for"),
     ],
 )
 def test_settings_that_do_not_fit(

@@ -169,6 +169,39 @@ def test_every_semi_preset_runs_end_to_end(make_job, name: str, percent: int) ->
     assert [row.selection for row in rows] == ["last"] * 2 + ["best"] * 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "images", "trunk_lr"),
+    [
+        ({"percent": 3}, 3, 0.02),
+        ({"percent": 25}, 30, 0.01),
+        ({"percent": 12.5}, 15, 0.01),
+        ({"per_class": 2}, 6, 0.01),
+    ],
+)
+def test_any_share_of_the_labels(make_job, caplog, monkeypatch, changes, images: int, trunk_lr: float) -> None:
+    told = {}
+
+    def remember(job, train, test, preset):
+        told.update(images=len(train), counts=set(np.bincount(train.labels).tolist()), trunk_lr=job.protocol.trunk_lr)
+        return []
+
+    monkeypatch.setattr("evaluate.semi.tune", remember)
+    caplog.set_level("INFO", "fastmoco")
+    job = make_job("semi", "swav", changes)
+    task.run("semi", job)
+    assert told == {"images": images, "counts": {images // 3}, "trunk_lr": trunk_lr}
+    assert f"{images} of 120 images" in caplog.text
+    assert "'swav' says 1 and 10 %" in caplog.text
+
+
+def test_a_share_is_one_number_however_it_is_written() -> None:
+    written = [semi.PROTOCOLS["swav"].override({"percent": text}).model_dump_json() for text in ("10", "10.0", "1e1")]
+    assert len(set(written)) == 1
+    dumped = semi.PROTOCOLS["swav"].model_dump(mode="json")
+    assert "per_class" not in semi.SemiProtocol.identity_of(dumped)  # the ids of what is measured stay
+    assert dumped["percent"] == 1
+
+
 @pytest.mark.parametrize("name", sorted(finetune.PROTOCOLS))
 def test_every_finetune_preset_runs_and_changes_the_backbone_of_its_copy_alone(
     make_job, mean_colour, name: str
