@@ -21,6 +21,7 @@ from evaluate.task import Job
 from pretrain.backbones.contract import Backbone
 from pretrain.backbones.handover import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from pretrain.data.entries import TorchvisionEntry
+from pretrain.data.gate.damaged import damaged
 from pretrain.data.gate.refusals import check_files, check_labels, check_splits
 from pretrain.data.images import ImageSet
 from pretrain.data.splits import carve, few
@@ -44,17 +45,38 @@ def job_images(job: Job) -> tuple[ImageSet, ImageSet]:
     protocol = job.protocol
     assert isinstance(protocol, ImageProtocol)
     train = job.catalog.images(job.data, "train")
+    skip = protocol.damaged_train == "skip"
     if protocol.test_split == "tenth_of_train":
         check_labels(train)
-        check_files(train)
+        if not skip:
+            check_files(train)
         kept, measured = carve(train.labels, 0.1, TENTH_SEED)
         train, test = train.subset(kept), train.subset(measured)
+        if skip:
+            check_files(test)
+            train = _whole_images(job, train)
     else:
         test = test_images(job, protocol.test_split)
+        if skip:
+            train = _whole_images(job, train)
         check_splits(train, test)
     for images in (train, test):
         check_labels(images)
     return limited(train, protocol.train_limit, job.seed), limited(test, protocol.test_limit, job.seed)
+
+
+def _whole_images(job: Job, train: ImageSet) -> ImageSet:
+    """The training images that decode; how many do not becomes part of the row."""
+    reasons = damaged(train)
+    job.told["damaged_train"] = len(reasons)
+    if not reasons:
+        return train
+    shown = "; ".join([reasons[row] for row in sorted(reasons)][:10])
+    log.warning(
+        "%s: %d of %d training images do not decode and are left out (damaged_train): %s%s",
+        *(train.name, len(reasons), len(train), shown, "; ..." if len(reasons) > 10 else ""),
+    )
+    return train.subset(np.setdiff1d(np.arange(len(train)), list(reasons)))
 
 
 def main_metric(job: Job, multi_label: bool) -> str:

@@ -143,7 +143,8 @@ def whole_content(path: Path) -> memoryview | None:
 
 def refuse_other_run(state: dict[str, Any], recipe: Recipe, seed: int, images: str) -> None:
     """Raise InputError, naming the field, when a state was made by another recipe, seed or set of images."""
-    before, now = state["recipe"], recipe.model_dump(mode="json")
+    # A field that came later counts as what was done before it.
+    before, now = (type(recipe).identity_of(values) for values in (state["recipe"], recipe.model_dump(mode="json")))
     for field in now.keys() | before.keys():
         if field not in BOOKKEEPING and before.get(field) != now.get(field):
             raise InputError(

@@ -39,6 +39,8 @@ class ImageProtocol(TaskProtocol):
         test_split: which split is measured; "auto" is the set's `test`, or its `val` where it has no `test`.
             "tenth_of_train" leaves both alone: a tenth of every class of `train`, the same in every run, is measured
             and the rest trained on. It is meant for choosing how to pretrain, before the test set is looked at.
+        damaged_train: at a training image that does not decode "stop", or "skip" it; those left out are counted in the
+            row (`damaged_train`) and named in the log. An image that is measured is never left out.
         metric: the main metric, which stands first in the results and by which settings are chosen. "auto" is the one
             the field reports for the set: mAP for several labels an image, mean_per_class for torchvision's
             OxfordIIITPet, Flowers102, FGVCAircraft and Caltech101 (arXiv:1805.08974, table 1; ssl-transfer linear.py),
@@ -57,6 +59,7 @@ class ImageProtocol(TaskProtocol):
     train_limit: int | None = Field(default=None, ge=2)
     test_limit: int | None = Field(default=None, ge=1)
     test_split: Literal["auto", "test", "val", "tenth_of_train"] = "auto"
+    damaged_train: Annotated[Literal["stop", "skip"], Later(before="stop")] = "stop"
     metric: Literal["auto", "top1", "mean_per_class"] = "auto"
 
 

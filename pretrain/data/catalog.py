@@ -17,6 +17,7 @@ from pretrain.data.entries import (
     Entry,
     FileListEntry,
     ImageFolderEntry,
+    ImagesEntry,
     MasksEntry,
     MasksSplit,
     ParquetEntry,
@@ -207,4 +208,5 @@ class Catalog:
         if split not in entry.splits():
             raise unknown(f"split of data set '{name}'", split, entry.splits())
         module, _, function = _READERS[kind][entry.format].partition(":")
-        return getattr(importlib.import_module(module), function)(self.places, name, entry, split)
+        opened = getattr(importlib.import_module(module), function)(self.places, name, entry, split)
+        return opened.with_max_pixels(entry.max_pixels) if isinstance(entry, ImagesEntry) else opened

@@ -3,9 +3,10 @@
 What a file holds is brought to 8 bits by the depth that the file states, never by the values it happens to hold, so
 that two images of a set are treated alike: 16-bit samples give their high byte (as Pillow and libpng do for colour),
 12-bit ones their upper eight bits, floating-point ones count from 0 to 1. Where the file does not say what its white
-is (32-bit integers, signed integers, floats outside 0..1) the image is refused by name. Alpha is dropped, a palette
-looked up, CMYK converted, and of an animation or a file of several pages the first picture is taken, all as Pillow's
-`convert("RGB")`. EXIF orientation is left alone unless asked for: torchvision's loaders ignore it, detectron2 obeys it.
+is (32-bit integers, signed integers, floats outside 0..1) the image is refused by name. Alpha is dropped, a
+palette looked up, CMYK converted, and of an animation or a file of several pages the first picture is taken, all as
+Pillow's `convert("RGB")`. An image of more than `max_pixels` is refused before it is decoded, whatever its format. EXIF
+orientation is left alone unless asked for: torchvision's loaders ignore it, detectron2 obeys it.
 
 Shapes: H W size.
 """
@@ -20,32 +21,41 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+import pretrain.data.headers  # noqa: F401 - takes Pillow's own limit away
+from pretrain.data.names import MAX_PIXELS
 from pretrain.runtime.errors import InputError
 
 _ORIENTATION = 0x0112  # of EXIF
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # of TIFF
 
 
-def decode_image(data: bytes, where: str, *, upright: bool = False) -> np.ndarray:
+def decode_image(data: bytes, where: str, *, upright: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An image file's bytes as uint8 (H, W, 3) RGB.
 
     Args:
         data: the whole file.
         where: names the file in messages.
         upright: turn the image as its EXIF orientation says.
+        max_pixels: width times height of the largest image that is decoded.
 
     Raises:
-        InputError: the bytes are no whole image, or one whose samples have no known white; `where` is named.
+        InputError: the bytes are no whole image, one that is larger, or one whose samples have no known white;
+            `where` is named.
     """
     if simplejpeg.is_jpeg(data):
         try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+            _refuse_huge(width, height, max_pixels, where)
             pixels = simplejpeg.decode_jpeg(data, "RGB")
+        except InputError:
+            raise
         except ValueError:
             pass  # CMYK and other rare kinds, which Pillow reads; a damaged file fails there too, with Pillow's reason
         else:
             return _turned(pixels, _orientation_of(data)) if upright else pixels
     try:
         with Image.open(BytesIO(data)) as image:
+            _refuse_huge(image.width, image.height, max_pixels, where)
             pixels = _eight_bits(image, where)
             return _turned(pixels, image.getexif().get(_ORIENTATION, 1)) if upright else pixels
     except (InputError, MemoryError):
@@ -70,6 +80,14 @@ def file_bytes(path: Path) -> bytes:
         raise InputError(f"no image at {path}{' (a link that leads nowhere)' if path.is_symlink() else ''}") from None
     except OSError as error:
         raise InputError(f"image {path} cannot be read: {error.strerror}") from None
+
+
+def _refuse_huge(width: int, height: int, max_pixels: int, where: str) -> None:
+    if width * height > max_pixels:
+        raise InputError(
+            f"image {where} has {width} x {height} = {width * height} pixels, more than `max_pixels` "
+            f"allows ({max_pixels}), which the set's entry in the catalog can raise"
+        )
 
 
 def _eight_bits(image: Image.Image, where: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
+from pretrain.data.names import MAX_PIXELS
 from pretrain.data.torchvision_facts import facts
 from pretrain.runtime.settings import Later, Settings
 
@@ -59,7 +60,18 @@ class SplitEntry(Settings):
         return tuple(split for split in SPLITS if getattr(self, split, None))
 
 
-class ParquetEntry(SplitEntry):
+class ImagesEntry(SplitEntry):
+    """Base of the formats of images with labels or without.
+
+    Attributes:
+        max_pixels: width times height of the largest image that is decoded, a guard against files that unpack to more
+            than the memory holds; the same for every image format.
+    """
+
+    max_pixels: Annotated[Annotated[int, Field(ge=1)], Later(before=MAX_PIXELS)] = MAX_PIXELS
+
+
+class ParquetEntry(ImagesEntry):
     """Hugging Face's image layout: a column `image: struct{bytes, path}` and a column `label`.
 
     Labels are whole numbers, texts (class names), or lists of either for several an image; none, for pretraining.
@@ -77,7 +89,7 @@ class ParquetEntry(SplitEntry):
     label_column: str = "label"
 
 
-class ImageFolderEntry(SplitEntry):
+class ImageFolderEntry(ImagesEntry):
     """One folder a class: `train/CLASS/**/*.jpg`. The classes are those of `train`, in sorted order."""
 
     format: Literal["imagefolder"]
@@ -87,7 +99,7 @@ class ImageFolderEntry(SplitEntry):
     classes: Classes = None
 
 
-class FileListEntry(SplitEntry):
+class FileListEntry(ImagesEntry):
     """Lists of images, relative to `root`: `CLASS/name.jpg`, or `name.jpg LABEL` with a number or a class name.
 
     Columns may be separated by tabs, commas or semicolons, with a header or without, in UTF-8 or UTF-16; `.json`,
@@ -109,7 +121,7 @@ class FileListEntry(SplitEntry):
     label_column: Annotated[str | None, Later(before=None)] = None
 
 
-class TarEntry(SplitEntry):
+class TarEntry(ImagesEntry):
     """WebDataset's shards, plain or compressed: files `KEY.jpg` (or another image suffix) with the label beside them.
 
     A label is a number or a class name in `KEY.cls`, `KEY.json` or `KEY.txt`; shards without are for pretraining.

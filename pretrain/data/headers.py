@@ -8,6 +8,9 @@ from typing import NamedTuple
 import simplejpeg
 from PIL import Image
 
+# Pillow's guard against decompression bombs warns of some formats, refuses others, and knows nothing of JPEGs that are
+# decoded elsewhere. `pretrain.data.decode` holds all formats to one limit instead, before it decodes.
+Image.MAX_IMAGE_PIXELS = None
 # Bits of `Header.kinds`, in the order in which they are told.
 KINDS = ("grey", "palette", "alpha", "CMYK", "16-bit", "floating point", "animated", "EXIF-turned")
 _GREY, _PALETTE, _ALPHA, _CMYK, _DEEP, _FLOAT, _ANIMATED, _TURNED = (1 << bit for bit in range(len(KINDS)))

@@ -13,6 +13,7 @@ import numpy as np
 from pretrain.data.content import Contents, described
 from pretrain.data.decode import decode_image
 from pretrain.data.kept import keep, read_kept
+from pretrain.data.names import MAX_PIXELS
 from pretrain.runtime.cache import cache_root
 from pretrain.runtime.files import canonical_hash
 
@@ -23,8 +24,10 @@ class Source:
     Attributes:
         identity: a hash of the content, whatever the path.
         notes: what of the files is not read as an image, counted, a sentence a kind.
+        max_pixels: the largest image that is decoded.
     """
 
+    max_pixels: int = MAX_PIXELS
     identity: str
     notes: tuple[str, ...] = ()
 
@@ -41,7 +44,7 @@ class Source:
 
     def decode(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3) RGB. Raises InputError, with the image's name, for one that does not decode."""
-        return decode_image(self.encoded(row), self.where(row))
+        return decode_image(self.encoded(row), self.where(row), max_pixels=self.max_pixels)
 
     def contents(self) -> Contents:
         """What the encoded images hold, by digest and header. Found once, and kept in the cache by `identity`."""
@@ -120,6 +123,16 @@ class ImageSet:
     def notes(self) -> tuple[str, ...]:
         """What of the set's files is not read as an image, counted, a sentence a kind."""
         return self._source.notes
+
+    @property
+    def max_pixels(self) -> int:
+        """Width times height of the largest image that is decoded; `with_max_pixels` sets it."""
+        return self._source.max_pixels
+
+    def with_max_pixels(self, max_pixels: int) -> ImageSet:
+        """The same set with another limit; whoever opened it calls this before anyone reads."""
+        self._source.max_pixels = max_pixels
+        return self
 
     def headers(self, *, whole_split: bool = False) -> np.ndarray:
         """int32 (N, 3): width, height and kinds of each image by its header (`pretrain.data.headers.Header`).

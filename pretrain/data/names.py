@@ -14,6 +14,8 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".bmp", ".dib"),
     *(".tif", ".tiff", ".webp", ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".tga"),
 )
+# The largest image, width times height, that is decoded unless a catalog says otherwise: what Pillow refuses as a bomb.
+MAX_PIXELS = 178_956_970
 # Hidden by a leading dot (.DS_Store, .ipynb_checkpoints, ._name of a Mac's copy), or known by name: what zip programs,
 # network storages and desktops leave behind.
 _SYSTEM = {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, field_validator
 
 from pretrain.runtime.errors import unknown
-from pretrain.runtime.settings import Settings
+from pretrain.runtime.settings import Later, Settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Pair = tuple[Probability, Probability]
@@ -30,7 +30,9 @@ class ViewsSpec(Settings):
         output: "float32" normalised, or "uint8" to be normalised on the device.
         where: "workers" does all of it on CPU workers; "device" does all but the crop in batches on the accelerator,
             with the same random numbers.
-        on_error: at a damaged image "stop", or "skip" to the next image, counted and listed, at most 0.1 % of them.
+        on_error: at a damaged image "stop", or "skip" to the next image, counted and listed.
+        skip_at_most: part of the images that "skip" passes over before it stops; 0.001 unless set, so that a set of
+            fewer than 1000 images needs more.
     """
 
     size: PositiveInt = 224
@@ -49,6 +51,7 @@ class ViewsSpec(Settings):
     output: Literal["float32", "uint8"] = "float32"
     where: Literal["workers", "device"] = "workers"
     on_error: Literal["stop", "skip"] = "stop"
+    skip_at_most: Annotated[Probability, Later(before=0.001)] = 0.001
 
     @field_validator("crop_scale", "crop_ratio", "blur_sigma")
     @classmethod

@@ -26,8 +26,6 @@ from pretrain.views.settings import ViewsSpec
 
 log = logging.getLogger("fastmoco")
 
-SKIPPED_AT_MOST = 0.001  # of the images a rank reads in an epoch
-
 
 class TwoViews:
     """Makes the views of an image: (3, size, size) each, float32 normalised or uint8 as the spec says.
@@ -139,7 +137,7 @@ class TwoViewLoader:
             order = padded(order, batches * global_batch, seed, epoch)
         # One global batch after the other, so that the samples of a step do not depend on how many ranks share it.
         of_rank = order[: batches * global_batch].reshape(batches, world_size, batch_size_per_rank)[:, rank]
-        self._allowed = SKIPPED_AT_MOST * of_rank.size
+        self._allowed = spec.skip_at_most * of_rank.size
         self._batches = of_rank[skip_batches:]
 
     def __len__(self) -> int:
@@ -179,7 +177,7 @@ class TwoViewLoader:
             listed = "; ".join(self.damaged[index] for index in sorted(self.damaged)[:10])
             raise InputError(
                 f"{len(self.damaged)} damaged images in epoch {self.epoch} are more than the "
-                f"{100 * SKIPPED_AT_MOST:g} % that `on_error: skip` allows: {listed}"
+                f"{100 * self.spec.skip_at_most:g} % that `on_error: skip` allows (views.skip_at_most): {listed}"
             )
 
 
@@ -259,7 +257,7 @@ class _Batches(Dataset[Any]):
                 return self.images.decode(candidate), candidate
             except InputError as error:
                 damaged[candidate] = str(error)
-                if self.views.spec.on_error == "stop" or len(damaged) > SKIPPED_AT_MOST * len(self.images):
+                if self.views.spec.on_error == "stop" or len(damaged) > self.views.spec.skip_at_most * len(self.images):
                     break
         return None, index
 

@@ -189,8 +189,9 @@ def check_files(images: ImageSet) -> None:
 
 
 def unreadable(images: ImageSet) -> np.ndarray:
-    """Rows (M,) whose file is not there or whose header cannot be read."""
-    return np.flatnonzero(images.headers()[:, 0] == 0)
+    """Rows (M,) whose file is not there, whose header cannot be read, or whose image is larger than `max_pixels`."""
+    width, height, _ = images.headers().astype(np.int64).T
+    return np.flatnonzero((width == 0) | (width * height > images.max_pixels))
 
 
 def in_both(train: ImageSet, test: ImageSet) -> np.ndarray:

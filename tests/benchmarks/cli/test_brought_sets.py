@@ -134,3 +134,53 @@ def test_pictures_without_labels(
         assert command("data", "check", "mine", "--open", "--html", page, "--catalog", catalog) == 0
         assert page.read_text().count("data:image/webp") == N
         assert "none: no labels, for pretraining only" in capsys.readouterr().out
+
+
+def _folders(base: Path, side: int = 8) -> Path:
+    for split in ("train", "test"):
+        for row in range(2 * N):
+            path = base / split / "ab"[row % 2] / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (side, side), (250 * (row % 2), row, len(split))).save(path)
+    catalog = base / "catalog.yaml"
+    catalog.write_text("mine: {format: imagefolder, train: train, test: test}\n")
+    return catalog
+
+
+def test_damaged_images_of_train_are_left_out_when_asked(
+    tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = _folders(tmp_path)
+    (tmp_path / "train" / "a" / "0.png").write_bytes(b"no image")
+    cut = tmp_path / "train" / "b" / "1.png"
+    cut.write_bytes(cut.read_bytes()[:50])  # its header is whole
+    knn = ("evaluate", "knn", "--checkpoint", "random:cifar_resnet20", "--data", "mine", "--catalog", catalog)
+    knn = (*knn, "--set", "k=1", "--set", "also_k=[]", "--device", "cpu")
+    assert command(*knn, "--out", tmp_path / "stop") == 2
+    assert "0.png does not decode" in capsys.readouterr().err
+    out = tmp_path / "skip"
+    assert command(*knn, "--set", "damaged_train=skip", "--out", out) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["run"]["data"]["seen"]["damaged_train"] == 2
+    assert result["metrics"][0]["n"] == 2 * N
+    damaged_test = tmp_path / "test" / "b" / "1.png"
+    damaged_test.write_bytes(damaged_test.read_bytes()[:50])
+    assert command(*knn, "--set", "damaged_train=skip", "--out", tmp_path / "test_too") == 2
+    assert f"{damaged_test} does not decode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_the_largest_image_that_is_read_can_be_set(
+    kind: str, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = _folders(tmp_path)
+    Image.new("RGB", (50, 40)).save(tmp_path / "train" / "a" / f"large.{kind}")
+    text = catalog.read_text().replace("}", ", max_pixels: 1999}")
+    catalog.write_text(text)
+    assert command("data", "check", "mine", "--catalog", catalog) != 0
+    assert "50 x 40 = 2000 pixels" in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+    knn = ("evaluate", "knn", "--checkpoint", "random:cifar_resnet20", "--data", "mine", "--catalog", catalog)
+    assert command(*knn, "--out", tmp_path / "out") == 2
+    assert f"large.{kind} has 50 x 40 = 2000 pixels, more than `max_pixels` allows (1999)" in capsys.readouterr().err
+    catalog.write_text(text.replace("1999", "2000"))
+    assert command("data", "check", "mine", "--open", "--catalog", catalog) == 0

@@ -155,3 +155,21 @@ def test_links_and_folders_are_told_apart_from_images(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=says):
             read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_the_limit_of_pixels_is_the_same_for_every_format(kind: str) -> None:
+    """A PNG of over 179 megapixels was refused as a bomb, a JPEG of that size read."""
+    stream = io.BytesIO()
+    Image.new("1", (20_000, 9_000)).save(stream, kind)
+    with pytest.raises(InputError, match=r"x has 20000 x 9000 = 180000000 pixels, more than `max_pixels` allows"):
+        decode_image(stream.getvalue(), "x")
+    stream = io.BytesIO()
+    Image.new("L", (64, 32)).save(stream, "JPEG")
+    # The frame's header says how large it is: SOF0, its length and depth, then height and width.
+    data = stream.getvalue()
+    at = data.index(b"\xff\xc0") + 5
+    large = data[:at] + (9_000).to_bytes(2, "big") + (20_000).to_bytes(2, "big") + data[at + 4 :]
+    with pytest.raises(InputError, match=r"x has 20000 x 9000 = 180000000 pixels"):
+        decode_image(large, "x")
+    assert decode_image(data, "x", max_pixels=2048).shape == (32, 64, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 
@@ -120,6 +121,13 @@ def test_more_than_one_in_a_thousand_is_too_many() -> None:
     spec = CIFAR.model_copy(update={"size": 8, "on_error": "skip"})
     with pytest.raises(InputError, match=r"3 damaged images in epoch 1 are more than the 0.1 %"):
         _epoch(_flawed(2000, 5, 600, 1200), spec, batch_size_per_rank=500)
+
+
+@pytest.mark.parametrize(("part", "stops"), [(0.02, True), (0.03, False)])
+def test_the_part_that_may_be_skipped_can_be_set(part: float, stops: bool) -> None:
+    spec = CIFAR.override({"size": 8, "on_error": "skip", "skip_at_most": part})
+    with pytest.raises(InputError, match=r"than the 2 %.*views.skip_at_most") if stops else contextlib.nullcontext():
+        _epoch(_flawed(40, 5), spec, batch_size_per_rank=40)
 
 
 @pytest.mark.timeout(60)
