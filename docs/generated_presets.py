@@ -33,6 +33,10 @@ def recipes_page() -> str:
     ]
     for name, recipe in RECIPES.items():
         parts.append(f"## {name}\n\nSource: {cell(recipe.source)}.\n")
+        row = conformance.rows()[conformance.PRETRAIN][name]
+        if row.facts:
+            deviations = [f"- {cell(text)}" for text in row.deviations] or ["- none"]
+            parts.append("\n".join(["Known deviations from it:\n", *deviations]) + "\n")
         if name != first.name:
             parts.append(_differences(recipe, first))
         parts.append(folded(f"All values of {name}", _values(recipe)))

@@ -1,8 +1,8 @@
 """The operations of a view on one image, uint8 (H, W, 3) RGB in rows: each within a level of PIL's on average.
 
 What is a function of the pixel value alone is a table of 256 values, equal to PIL's to the bit. Blur is a true Gaussian
-where PIL's is three box filters. Resizing is torch's antialiased one, which computes in uint8 with SIMD when a pixel's
-channels lie side by side.
+where PIL's is three box filters (see `blur`). Resizing is torch's antialiased one, which computes in uint8 with SIMD
+when a pixel's channels lie side by side.
 """
 
 from __future__ import annotations
@@ -59,7 +59,12 @@ def grayscale(image: np.ndarray) -> np.ndarray:
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur, cut off at three sigma; the border pixels repeat outside."""
+    """Gaussian blur, cut off at three sigma; the border pixels repeat outside.
+
+    From sigma 0.5 on it is within 0.7 levels of PIL's three box filters, on average. Below, a Gaussian sampled at whole
+    pixels is narrower than its sigma, and PIL's boxes are not: ours changes an image by 0.01 levels where PIL's does by
+    0.60 at sigma 0.3, and by 0.84 instead of 1.32 at 0.4 (photographs; the largest difference of the two is 0.8).
+    """
     radius = max(1, round(3 * sigma))
     kernel = cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F)
     return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)

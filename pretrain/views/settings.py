@@ -24,7 +24,8 @@ class ViewsSpec(Settings):
         jitter: strengths of brightness, contrast, saturation (factor uniform in 1 -+ strength) and hue (uniform in
             -+ strength of the colour circle), applied in random order.
         jitter_p, gray_p, flip_p: probabilities of colour jitter, grayscale and horizontal flip, for either view.
-        blur_sigma: Gaussian blur's sigma in pixels, drawn uniformly between these.
+        blur_sigma: Gaussian blur's sigma in pixels, drawn uniformly between these. Below 0.5 it is weaker than PIL's,
+            with which the sources blur, by up to 0.8 levels of 255 on average (`pretrain.views.operations.blur`).
         blur_p, solarize_p: probabilities of blur and of solarisation (values from 128 on are inverted), one a view.
         mean, std: of the normalisation, on the scale 0 to 1.
         output: "float32" normalised, or "uint8" to be normalised on the device.

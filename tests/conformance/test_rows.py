@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 
 import numpy as np
@@ -37,6 +38,18 @@ def test_every_preset_has_a_row_and_every_row_a_preset() -> None:
     for task, of_task in rows().items():
         for name, row in of_task.items():
             assert row.facts or "this project" in row.source, f"{task} {name}: facts, or say that it is ours"
+
+
+def test_a_source_that_was_read_is_named_with_its_revision() -> None:
+    """A fact is of a file at a revision, or of a paper; what was seen in neither says so."""
+    for task, of_task in rows().items():
+        for name, row in of_task.items():
+            texts = [*row.deviations, *row.not_verified]
+            assert all(len(text) > 20 for text in texts), f"{task} {name}: a text cut by its commas: {texts}"
+            if "this project" not in row.source:
+                assert re.search(r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{7}\b|\b\d+\.\d+\.\d+\b|arXiv", row.source), (
+                    f"{task} {name}"
+                )
 
 
 def test_the_command_shows_a_preset_s_row(monkeypatch, capsys) -> None:

@@ -72,6 +72,20 @@ def test_each_operation_is_within_a_level_of_pils(name: str, photographs: list[n
     assert max(means) <= 2.5 * limit
 
 
+def test_blur_below_half_a_pixel_is_weaker_than_pils_by_what_the_docs_say(photographs: list[np.ndarray]) -> None:
+    """sigma -> how much ours and PIL's change an image, and how far they are apart, in levels on average."""
+    for sigma, limits in {0.3: (0.05, 0.7), 0.4: (0.95, 0.9), 0.6: (9, 0.8), 1.5: (99, 0.7)}.items():
+        changes = []
+        for image in photographs[::10]:
+            ours = ops.blur(image.copy(), sigma).astype(int)
+            theirs = np.asarray(_pil(image).filter(ImageFilter.GaussianBlur(radius=sigma))).astype(int)
+            changes.append([np.abs(a - b).mean() for a, b in ((ours, image), (theirs, image), (ours, theirs))])
+        own, pil, apart = np.mean(changes, axis=0)
+        assert own < limits[0]
+        assert apart < limits[1]
+        assert (own < 0.75 * pil) == (sigma < 0.5)
+
+
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_the_crop_is_within_a_level_of_pils(photographs: list[np.ndarray], interpolation: str) -> None:
     spec = ViewsSpec(size=96, interpolation=interpolation)  # type: ignore[arg-type]
