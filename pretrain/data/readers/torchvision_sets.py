@@ -17,14 +17,32 @@ from pretrain.data.entries import TorchvisionEntry
 from pretrain.data.images import ImageSet, Source
 from pretrain.data.places import Places
 from pretrain.data.readers.imagefolder import Files
-from pretrain.data.splits import few
+from pretrain.data.splits import carve, few
 from pretrain.data.torchvision_facts import SetFacts, facts
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import canonical_hash
 
+# What torchvision calls a split, where it is not "train", "val" and "test".
+_SPLITS = {
+    "OxfordIIITPet": {"train": "trainval"},
+    "Country211": {"val": "valid"},
+    "CLEVRClassification": {"test": "val"},
+}
+# Those that give the images' paths instead of the images when asked.
+_WITH_LOADER = (
+    *("Food101", "Flowers102", "StanfordCars", "FGVCAircraft", "DTD", "SUN397", "EuroSAT", "Country211"),
+    *("RenderedSST2", "CLEVRClassification", "Imagenette"),
+)
+# Classes that torchvision does not name; FER2013's are of its page.
+_NAMES = {
+    "GTSRB": tuple(map(str, range(43))),
+    "CLEVRClassification": tuple(map(str, range(3, 11))),
+    "FER2013": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+}
+
 
 class Arrays(Source):
-    """Images that torchvision holds in memory (CIFAR, STL-10): uint8 (N, H, W, 3)."""
+    """Images that torchvision holds in memory (CIFAR, STL-10, SVHN, FER2013): uint8 (N, H, W, 3)."""
 
     def __init__(self, pixels: np.ndarray, name: str, identity: str) -> None:
         self.pixels, self.name, self.identity = pixels, name, identity
@@ -88,13 +106,17 @@ def _open(known: SetFacts, root: Path, entry: TorchvisionEntry, split: str) -> t
     arguments: dict[str, Any] = {"download": entry.download}
     if known.name.startswith("CIFAR"):
         arguments["train"] = split == "train"
-    elif known.name == "OxfordIIITPet":
-        arguments["split"] = "trainval" if split == "train" else "test"
-    elif known.name not in ("Caltech101", "SUN397"):
-        arguments["split"] = split
+    elif known.name == "INaturalist":
+        arguments["version"] = {"train": "2021_train", "val": "2021_valid"}[split]
+    elif known.name not in ("Caltech101", "SUN397", "EuroSAT"):
+        arguments["split"] = _SPLITS.get(known.name, {}).get(split, split)
+    if known.name == "FER2013":
+        del arguments["download"]
+    if known.name == "INaturalist":  # it refuses to fetch what is there
+        arguments["download"] = entry.download and not (root / arguments["version"]).is_dir()
     if known.name == "DTD":
         arguments["partition"] = entry.partition
-    if known.name in ("Food101", "Flowers102", "StanfordCars", "FGVCAircraft", "DTD", "SUN397"):
+    if known.name in _WITH_LOADER:
         arguments["loader"] = str  # the images' paths instead of the images
     if not entry.download and not root.is_dir():
         raise InputError(f"no folder at {root}; {_how_to_get(known)}")
@@ -110,15 +132,43 @@ def _open(known: SetFacts, root: Path, entry: TorchvisionEntry, split: str) -> t
         return dataset.data, np.array(dataset.targets, dtype=np.int64), tuple(dataset.classes)
     if known.name == "STL10":
         return np.moveaxis(dataset.data, 1, -1), dataset.labels.astype(np.int64), tuple(dataset.classes)
+    if known.name == "SVHN":
+        return np.moveaxis(dataset.data, 1, -1), dataset.labels, tuple(map(str, range(10)))
+    if known.name == "FER2013":
+        return _fer2013(dataset, root)
+    if known.name == "INaturalist":
+        base, names = Path(dataset.root), dataset.all_categories  # its root is the folder of the version
+        pairs = [(str(base / names[label] / file), label) for label, file in sorted(dataset.index)]
+        return [path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64), tuple(names)
     if known.name == "Caltech101":
         return _caltech101(dataset, split, entry.partition)
     if known.name == "OxfordIIITPet":  # the one class that takes no loader
         pairs = list(zip(map(str, dataset._images), dataset._labels, strict=True))
+    elif known.name == "GTSRB":
+        pairs = dataset._samples
     else:
         pairs = [dataset[index] for index in range(len(dataset))]
+    if known.name == "EuroSAT":
+        train, test = carve(np.array([label for _, label in pairs]), 0.2, entry.partition)
+        pairs = [pairs[row] for row in (train if split == "train" else test).tolist()]
+    if known.name == "CLEVRClassification":
+        pairs = [(path, count - 3) for path, count in pairs]
     if known.name == "SUN397":
         pairs = _sun397(pairs, root / "SUN397", split, entry.partition)
-    return [path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64), tuple(dataset.classes)
+    names = _NAMES.get(known.name) or dataset.classes
+    # A class of several names (Imagenette) goes by the first.
+    classes = tuple(each if isinstance(each, str) else each[0] for each in names)
+    return [path for path, _ in pairs], np.array([label for _, label in pairs], dtype=np.int64), classes
+
+
+def _fer2013(dataset: Any, root: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    if any(label is None for _, label in dataset._samples):
+        raise InputError(
+            f"FER2013 in {root}: test.csv has no labels; put fer2013.csv or icml_face_data.csv there, which have them"
+        )
+    grey = np.stack([image.numpy() for image, _ in dataset._samples])
+    labels = np.array([label for _, label in dataset._samples], dtype=np.int64)
+    return np.repeat(grey[..., None], 3, axis=3), labels, _NAMES["FER2013"]
 
 
 def _caltech101(dataset: Any, split: str, partition: int) -> tuple[list[str], np.ndarray, tuple[str, ...]]:

@@ -168,6 +168,16 @@ def test_the_table_of_public_sets() -> None:
         "DTD": (47, 1_880, "top1"),
         "Caltech101": (101, 5_647, "mean_per_class"),
         "SUN397": (397, 19_850, "top1"),
+        # VTAB and ELEVATER, and torchvision's own numbers for the last two.
+        "EuroSAT": (10, 5_400, "top1"),
+        "GTSRB": (43, 12_630, "top1"),
+        "SVHN": (10, 26_032, "top1"),
+        "Country211": (211, 21_100, "top1"),
+        "FER2013": (7, 7_178, "top1"),
+        "RenderedSST2": (2, 1_821, "top1"),
+        "CLEVRClassification": (8, 15_000, "top1"),
+        "Imagenette": (10, 0, "top1"),
+        "INaturalist": (10_000, 0, "top1"),
     }
     assert SETS["DTD"].splits() == ("train", "val", "test")
 
