@@ -76,6 +76,7 @@ _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 128 + signal when stopped."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    sys.argv[1:] = [_home_written_out(word) for word in sys.argv[1:]]
     try:
         _refuse_hugging_face_evaluate()
         app()
@@ -107,6 +108,12 @@ def main() -> None:
         _leave(stop, 128 + stop.signum)
     except KeyboardInterrupt:
         _leave(KeyboardInterrupt("stopped"), 130)
+
+
+def _home_written_out(word: str) -> str:
+    """`~` and `--option=~/path` with the home folder: in the latter, in quotes and in scripts no shell does it."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + os.path.expanduser(value) if value.startswith("~") else word  # noqa: PTH111 - a `~` alone
 
 
 def _leave(error: BaseException, code: int) -> None:

@@ -184,3 +184,23 @@ def test_the_largest_image_that_is_read_can_be_set(
     assert f"large.{kind} has 50 x 40 = 2000 pixels, more than `max_pixels` allows (1999)" in capsys.readouterr().err
     catalog.write_text(text.replace("1999", "2000"))
     assert command("data", "check", "mine", "--open", "--catalog", catalog) == 0
+
+
+def test_a_home_folder_in_every_path(
+    tmp_path: Path, command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # a folder called `~` would be made here
+    _folders(tmp_path / "home")
+    (tmp_path / "home" / "lists.yaml").write_text("mine: {format: imagefolder, train: ~/train, test: ~/test}\n")
+    for catalog in ("~/catalog.yaml", "~/lists.yaml"):
+        page = "--html=~/page.html" if "lists" in catalog else "--html=~/other.html"
+        assert command("data", "check", "mine", "--catalog", catalog, page) == 0
+    assert (tmp_path / "home" / "page.html").is_file()
+    weights = ("--checkpoint", "random:cifar_resnet20", "--data", "mine", "--catalog=~/catalog.yaml")
+    knn = ("evaluate", "knn", *weights, "--set", "k=1", "--set", "also_k=[]", "--device", "cpu")
+    assert command(*knn, "--out=~/knn") == 0
+    assert (tmp_path / "home" / "knn" / "result.json").is_file()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
