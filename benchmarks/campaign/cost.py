@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.campaign.plan import Plan, PlannedRun
-from benchmarks.campaign.sites import resources_of
+from benchmarks.campaign.sites import resources_of_run
 from benchmarks.campaign.spec import Hints, Launch
 from benchmarks.run.rundir import run_dir
 from pretrain.data.catalog import Catalog
@@ -67,7 +67,7 @@ class Estimator:
     def cost(self, run: PlannedRun) -> Cost:
         """The estimate of one run."""
         wall_s, basis = self._wall_s(run)
-        resources = resources_of(self.launch, run.request.task, run.resources)
+        resources = resources_of_run(self.launch, run)
         gpus = (resources.nodes or 1) * (resources.gpus_per_node or 0)
         disk = _disk_bytes(run.request.settings) if run.request.kind == "pretrain" else 1 << 20
         return Cost(wall_s, basis, gpus, disk)

@@ -21,10 +21,12 @@ class Campaign:
     cluster: str
     launch: Launch
     catalog: Catalog
+    site: str | None = None
 
 
 def open_campaign(spec: Path, root: Path, catalog: Catalog, *, cluster: str | None, site: str | None) -> Campaign:
     """Read a spec and plan it. Raises InputError for whatever is wrong with it."""
     file = load_spec(spec)
     launch = with_site(file, site)
-    return Campaign(file, make_plan(file, catalog), Path(root).absolute(), cluster or launch.cluster, launch, catalog)
+    plan = make_plan(file, catalog, by_backbone=bool(launch.slurm.by_backbone))
+    return Campaign(file, plan, Path(root).absolute(), cluster or launch.cluster, launch, catalog, site)

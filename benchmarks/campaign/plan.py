@@ -29,6 +29,7 @@ class PlannedRun(Settings):
         needs: ids of the runs that must be done before.
         resources: the spec entry's own wishes, over those of its task.
         pack: how many runs like this may share a SLURM job.
+        backbone: of its weights; None for a file into which nobody has looked (only `by_backbone` asks for it).
     """
 
     request: Request
@@ -36,6 +37,7 @@ class PlannedRun(Settings):
     needs: tuple[str, ...] = ()
     resources: Resources = Resources()
     pack: int | None = None
+    backbone: str | None = None
 
     @property
     def run_id(self) -> str:
@@ -93,6 +95,7 @@ class _Weights:
     ref: CheckpointRef
     needs: tuple[str, ...] = ()
     final: bool = True
+    backbone: str | None = None
 
     def for_seed(self, seed: int) -> CheckpointRef:
         """Random weights without seeds of their own are drawn anew for each evaluation seed."""
@@ -100,14 +103,14 @@ class _Weights:
         return self.ref.model_copy(update={"init_seed": seed}) if draw else self.ref
 
 
-def make_plan(file: SpecFile, catalog: Catalog) -> Plan:
-    """The graph of a spec.
+def make_plan(file: SpecFile, catalog: Catalog, *, by_backbone: bool = False) -> Plan:
+    """The graph of a spec; with `by_backbone` each run says which backbone it is about, files included.
 
     Raises:
         InputError: a recipe, protocol, data set, backbone or file that does not exist, or a value that is wrong; the
             sentence names the spec's line.
     """
-    return _Planner(file, catalog).plan()
+    return _Planner(file, catalog, by_backbone).plan()
 
 
 def write_plan(plan: Plan, directory: Path) -> None:
@@ -116,8 +119,8 @@ def write_plan(plan: Plan, directory: Path) -> None:
 
 
 class _Planner:
-    def __init__(self, file: SpecFile, catalog: Catalog) -> None:
-        self.file, self.spec, self.catalog = file, file.spec, catalog
+    def __init__(self, file: SpecFile, catalog: Catalog, by_backbone: bool) -> None:
+        self.file, self.spec, self.catalog, self.by_backbone = file, file.spec, catalog, by_backbone
         self.identities: dict[str, str] = {}
         self.runs: dict[str, PlannedRun] = {}
 
@@ -155,12 +158,12 @@ class _Planner:
             )
         for seed in entry.seeds:
             request = template.model_copy(update={"seed": seed}).named(hint=_changes(recipe))
-            run = PlannedRun(request=request, label=label, resources=entry.resources)
+            run = PlannedRun(request=request, label=label, resources=entry.resources, backbone=recipe.backbone)
             self.runs.setdefault(run.run_id, run)
             ref = CheckpointRef(label=label, from_run=run.run_id)
             for epoch in recipe.keep_epochs:
-                yield _Weights(label, ref.model_copy(update={"epoch": epoch}), (run.run_id,), final=False)
-            yield _Weights(label, ref, (run.run_id,))
+                yield _Weights(label, ref.model_copy(update={"epoch": epoch}), (run.run_id,), False, recipe.backbone)
+            yield _Weights(label, ref, (run.run_id,), backbone=recipe.backbone)
 
     def _recipe(self, label: str, entry: PretrainEntry) -> Recipe:
         is_file = entry.recipe not in RECIPES and Path(entry.recipe).suffix in (".yaml", ".yml")
@@ -179,7 +182,8 @@ class _Planner:
     def _checkpoint(self, label: str, entry: CheckpointEntry) -> Iterator[_Weights]:
         if entry.backbone is not None:
             for seed in entry.seeds or (None,):
-                yield _Weights(label, CheckpointRef(label=label, ref=f"{RANDOM}{entry.backbone}", init_seed=seed))
+                ref = CheckpointRef(label=label, ref=f"{RANDOM}{entry.backbone}", init_seed=seed)
+                yield _Weights(label, ref, backbone=entry.backbone)
             return
         assert entry.file is not None
         with self.file.at("checkpoints", label, "file"):
@@ -187,22 +191,25 @@ class _Planner:
         if entry.normalization is not None:
             with self.file.at("checkpoints", label, "normalization"):
                 preset(entry.normalization)
-        for located in files:
-            name = label if len(files) == 1 else f"{label}/{_stem(located.path)}"
-            with self.file.at("checkpoints", label, "file"):
-                sha256, described = identity(located)
-            yield _Weights(
-                label,
-                CheckpointRef(
-                    label=name,
-                    ref=located.ref,
-                    sha256=sha256,
-                    described=described,
-                    select=entry.select,
-                    normalization=entry.normalization,
-                    arch=entry.arch,
-                ),
+        for path in files:
+            name = label if len(files) == 1 else f"{label}/{_stem(path)}"
+            sha256 = sha256_of_file(path)
+            ref = CheckpointRef(
+                label=name, ref=str(path), sha256=sha256, select=entry.select, normalization=entry.normalization
             )
+            yield _Weights(label, ref, backbone=self._backbone(ref))
+
+    def _backbone(self, ref: CheckpointRef) -> str | None:
+        """Which backbone a file holds, where the launch settings ask for it; what is wrong with it is told later."""
+        if not self.by_backbone:
+            return None
+        from evaluate.checkpoints.analyse import analyse
+
+        try:
+            found = analyse(Path(ref.ref), select=ref.select, normalization=ref.normalization, sha256=ref.sha256)
+        except InputError:
+            return None
+        return found.match.backbone if found.match is not None else None
 
     def _files(self, pattern: str) -> list[Located]:
         if is_remote(pattern):
@@ -246,6 +253,7 @@ class _Planner:
                     needs=item.needs,
                     resources=entry.resources,
                     pack=entry.pack,
+                    backbone=item.backbone,
                 )
                 self.runs.setdefault(run.run_id, run)
 

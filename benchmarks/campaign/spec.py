@@ -29,7 +29,12 @@ class Resources(Settings):
         timeout_min: the job's time limit; a run that reaches it saves its state and is queued again.
         signal_delay_s: how long before the limit the run is asked to save.
         setup: shell lines before the run starts (`module load cuda`).
-        options: any other sbatch option by its long name, for instance {reservation: night}.
+        python: the command that starts Python in a job, where it is not the one that submits
+            (`apptainer exec --nv image.sif python`); fastmoco must be installed there.
+        srun: arguments of the job's srun, one a string (`--container-image=/images/fastmoco.sqsh`).
+        options: any other sbatch option by its long name, for instance {reservation: night}. null or false takes one
+            away that is written otherwise ({wckey: null}); {requeue: false} becomes --no-requeue. In `job-name` and
+            `comment`, `{mark}` stands for the words by which a job is found again.
     """
 
     nodes: int | None = Field(default=None, ge=1)
@@ -45,12 +50,76 @@ class Resources(Settings):
     constraint: str | None = None
     exclude: str | None = None
     setup: tuple[str, ...] | None = None
-    options: dict[str, str | int | bool] | None = None
+    python: str | None = None
+    srun: tuple[str, ...] | None = None
+    options: dict[str, str | int | float | bool | None] | None = None
+
+    @field_validator("options")
+    @classmethod
+    def _not_ours(cls, options: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Long names with hyphens; `array` and the like would break how runs are found again."""
+        named = {key.lstrip("-").replace("_", "-"): value for key, value in (options or {}).items()}
+        for key, instead in _NOT_OPTIONS.items():
+            if key in named:
+                raise ValueError(f"'{key}' is not an option to give here: {instead}")
+        return named if options is not None else None
 
     def over(self, wider: Resources) -> Resources:
-        """These settings, and `wider`'s where these say nothing."""
-        own = {name: value for name, value in self.model_dump().items() if value is not None}
-        return Resources(**(wider.model_dump() | own))
+        """These settings, and `wider`'s where these say nothing; of `options`, each by itself."""
+        names = Resources.model_fields
+        own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        both = {name: getattr(wider, name) for name in names} | own
+        if self.options and wider.options:
+            both["options"] = wider.options | self.options
+        return Resources(**both)
+
+
+_NOT_OPTIONS = {
+    "array": "launch.array says whether runs are submitted as arrays",
+    "wrap": "a job runs what the campaign gives it",
+    "test-only": "campaign plan submits nothing",
+    "parsable": "what sbatch prints is read by fastmoco",
+    "wait": "campaign run --watch waits",
+}
+
+
+class SharedResources(Resources):
+    """What every job asks of SLURM, with more for some checkpoints and backbones; the first pattern that fits counts.
+
+    Attributes:
+        by_backbone: pattern of a backbone's name -> what its runs ask for, for instance {vit_large*: {mem_gb: 80}}.
+        by_checkpoint: pattern of a label of `pretrain` or `checkpoints` -> the same, over `by_backbone`.
+    """
+
+    by_backbone: dict[str, Resources] = {}
+    by_checkpoint: dict[str, Resources] = {}
+
+
+class OutOfMemory(Settings):
+    """What is done about a run that ran out of memory: again with `mem_factor` times as much, at most `max` times."""
+
+    mem_factor: float = Field(default=2.0, gt=1)
+    max: int = Field(default=1, ge=0)
+
+
+class Times(Settings):
+    """How often something is tried again."""
+
+    max: int = Field(default=3, ge=0)
+
+
+class Retry(Settings):
+    """Which endings of a job `--watch` and `--feeder` answer with another one. Preempted jobs always come back.
+
+    Attributes:
+        oom: out of memory: once more, with twice the memory, unless given otherwise.
+        node: the node failed, or jobs on it; nodes on which jobs fail quickly are left out.
+        timeout: time limits in a row that a run may reach without having saved anything new.
+    """
+
+    oom: OutOfMemory = OutOfMemory()
+    node: Times = Times(max=3)
+    timeout: Times = Times(max=2)
 
 
 class PretrainEntry(Settings):
@@ -138,7 +207,12 @@ class Launch(Settings):
         device: where runs compute; auto takes a GPU if there is one.
         workers: runs at a time of the local launcher; one a GPU, or one, when not given.
         pack: evaluations of one checkpoint that share a SLURM job.
+        target_min: minutes of estimated work that evaluations of one checkpoint share a job for, in place of `pack`.
+        array: whether runs that ask for the same are submitted as one job array ("auto") or each by itself ("never").
         max_running: SLURM jobs of this campaign that may run at the same time.
+        retry: what is tried again, and how often.
+        on_end: a shell command for when all runs have ended; FASTMOCO_CAMPAIGN, FASTMOCO_STATE (done or failed),
+            FASTMOCO_COUNTS, FASTMOCO_ROOT and FASTMOCO_DONE, FASTMOCO_FAILED ... are in its environment.
         site: a profile of the user's sites file.
         slurm: what every job asks for; `nodes`, `gpus_per_node` and `tasks_per_node` are those of a pretraining, an
             evaluation takes one process on one node and at most one GPU unless `tasks` says otherwise.
@@ -149,9 +223,13 @@ class Launch(Settings):
     workers: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pack: int = Field(default=1, ge=1, le=32)
+    target_min: float | None = Field(default=None, gt=0)
+    array: Literal["auto", "never"] = "auto"
     max_running: int | None = Field(default=None, ge=1)
+    retry: Retry = Retry()
+    on_end: str | None = None
     site: str | None = None
-    slurm: Resources = Resources()
+    slurm: SharedResources = SharedResources()
     tasks: dict[str, Resources] = {}
 
     @field_validator("tasks")
@@ -166,10 +244,12 @@ class Hints(Settings):
     Attributes:
         step_s: pretraining label -> seconds a step takes on its resources.
         wall_s: task -> seconds one of its runs takes.
+        mem_gb: task -> memory its runs need, which their jobs ask for where nothing else says.
     """
 
     step_s: dict[str, float] = {}
     wall_s: dict[str, float] = {}
+    mem_gb: dict[str, float] = {}
 
 
 class CampaignSpec(Settings):

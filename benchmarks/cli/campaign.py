@@ -64,18 +64,25 @@ def run(
     ] = None,
     site: Site = None,
     watch: Watch = False,
+    feeder: Annotated[
+        bool,
+        typer.Option(
+            "--feeder", help="Let a small job of the campaign's own submit what a limit keeps waiting, and what stops."
+        ),
+    ] = False,
     catalog: CatalogOption = None,
 ) -> None:
     """Run everything that is not finished. A finished run is never computed twice; a failed one is tried once more.
 
-    With --cluster slurm the whole graph is submitted at once and the command returns.
+    With --cluster slurm the whole graph is submitted at once, or as much of it as the site's limits take, and the
+    command returns.
 
     Example: fastmoco campaign run benchmarks/campaigns/demo.yaml --root runs/demo --cluster local --workers 2
     """
     from benchmarks.launch.session import run_campaign
 
     campaign = _campaign(spec, root, catalog, cluster, site)
-    _leave_unless_all_done(run_campaign(campaign, workers=workers, watch=watch))
+    _leave_unless_all_done(run_campaign(campaign, workers=workers, watch=watch, feeder=feeder))
 
 
 @app.command()
@@ -92,14 +99,24 @@ def status(
 
 
 @app.command()
-def tables(spec: Spec, root: RootOption = DEFAULT_ROOT, catalog: CatalogOption = None) -> None:
+def tables(
+    spec: Spec,
+    root: RootOption = DEFAULT_ROOT,
+    at_end: Annotated[
+        bool, typer.Option("--at-end", help="The campaign has ended: run the spec's on_end too.")
+    ] = False,
+    catalog: CatalogOption = None,
+) -> None:
     """Print the spec's tables of what is done, and write them under ROOT/campaigns/NAME/tables.
 
     Example: fastmoco campaign tables benchmarks/campaigns/demo.yaml --root runs/demo
     """
-    from benchmarks.launch.session import print_tables
+    from benchmarks.launch.session import end_states, print_tables, tell_end
 
-    print_tables(_campaign(spec, root, catalog, None, None))
+    campaign = _campaign(spec, root, catalog, None, None)
+    print_tables(campaign)
+    if at_end:
+        tell_end(campaign, end_states(campaign))
 
 
 @app.command()

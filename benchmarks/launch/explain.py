@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.campaign.opened import Campaign
 from benchmarks.campaign.plan import Plan
-from benchmarks.campaign.sites import resources_of
+from benchmarks.campaign.sites import resources_of_run
 from benchmarks.campaign.status import clock, survey
 from benchmarks.launch.show import estimator_of, jobs_of
 from benchmarks.run.request import CheckpointRef, Request
@@ -20,7 +20,7 @@ def print_explanation(campaign: Campaign, name: str) -> None:
     row = next(row for row in survey(campaign.plan, campaign.root, jobs_of(campaign)) if row.run.run_id == run.run_id)
     request, checkpoint = run.request, run.request.checkpoint
     cost = estimator_of(campaign).cost(run)
-    resources = resources_of(campaign.launch, request.task, run.resources).model_dump(exclude_none=True)
+    resources = resources_of_run(campaign.launch, run, campaign.file.spec.estimate).model_dump(exclude_none=True)
     estimate = "unknown" if cost.wall_s is None else f"{clock(cost.wall_s)}, {cost.gpu_hours:.3g} GPU-hours"
     lines = {
         "run": run.run_id,

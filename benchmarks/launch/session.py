@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +21,12 @@ from benchmarks.run.rundir import campaign_dir, is_done, note_cancelled, run_dir
 from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import write_text
 
+log = logging.getLogger("fastmoco")
 
-def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dict[str, int] | None:
+
+def run_campaign(
+    campaign: Campaign, *, workers: int | None, watch: bool, feeder: bool = False
+) -> dict[str, int] | None:
     """Do what is not done. Returns how many runs ended in which state; None when SLURM was given the work.
 
     Raises:
@@ -33,8 +40,11 @@ def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dic
     if campaign.cluster == "slurm":
         from benchmarks.launch.submit import submit_campaign
 
-        submit_campaign(campaign, watch=watch)
-        return None
+        ended = submit_campaign(campaign, watch=watch, feeder=feeder)
+        if ended is not None:
+            print_tables(campaign)
+            tell_end(campaign, ended)
+        return ended
     from benchmarks.launch.local import LocalLauncher, run_in_process
 
     with show.campaign_display(campaign.plan, campaign.root) as display:
@@ -46,7 +56,41 @@ def run_campaign(campaign: Campaign, *, workers: int | None, watch: bool) -> dic
             states = launcher.run()
     print_tables(campaign)
     show.print_whereabouts(campaign)
+    tell_end(campaign, dict(states))
     return dict(states)
+
+
+def tell_end(campaign: Campaign, states: dict[str, int]) -> None:
+    """Run the spec's `on_end`, a shell command with the campaign's name, state and counts in its environment.
+
+    What it prints goes where ours goes; that it fails is said and changes nothing.
+    """
+    command = campaign.launch.on_end
+    if command is None:
+        return
+    whole = states.get("done", 0) == sum(states.values())
+    environment = {
+        "FASTMOCO_CAMPAIGN": campaign.plan.name,
+        "FASTMOCO_STATE": "done" if whole else "failed",
+        "FASTMOCO_COUNTS": ", ".join(f"{count} {state}" for state, count in states.items() if count),
+        "FASTMOCO_ROOT": str(campaign.root),
+        "FASTMOCO_RUNS": str(sum(states.values())),
+        **{f"FASTMOCO_{state.upper()}": str(states.get(state, 0)) for state in ("done", "failed", "skipped")},
+    }
+    try:
+        code = subprocess.run(
+            command, shell=True, env={**os.environ, **environment}, timeout=600, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        log.warning("on_end has not ended within ten minutes: %s", command)
+    else:
+        if code:
+            log.warning("on_end ended with exit code %d: %s", code, command)
+
+
+def end_states(campaign: Campaign) -> dict[str, int]:
+    """How many runs are in which state, from disk."""
+    return dict(Counter(row.state for row in survey(campaign.plan, campaign.root)))
 
 
 def check_tables(campaign: Campaign) -> None:
@@ -125,4 +169,7 @@ def _cancel_local(root: Path, runs: list[PlannedRun]) -> Iterator[str]:
 
 
 def _has_submissions(campaign: Campaign, runs: list[PlannedRun]) -> bool:
-    return any((run_dir(campaign.root, run.run_id) / "submission.json").exists() for run in runs)
+    from benchmarks.launch.ledger import Ledger
+
+    places = Ledger.read(campaign.root).places()
+    return any(run.request.short() in places for run in runs)

@@ -248,4 +248,7 @@ def jobs_of(campaign: Campaign) -> dict[str, JobState]:
     """Run id -> what the scheduler says of its newest job."""
     from benchmarks.launch.slurm import job_states
 
-    return job_states(campaign.plan, campaign.root)
+    states, silence = job_states(campaign.plan, campaign.root)
+    if silence:
+        log.warning("SLURM does not answer, so this is what lies on disk: %s", silence)
+    return states

@@ -195,6 +195,8 @@ def _attempt(out: Path) -> Iterator[float]:
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     who = {"host": socket.gethostname(), "pid": os.getpid(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
+    if "SLURMD_NODENAME" in os.environ:
+        who["node"] = os.environ["SLURMD_NODENAME"]
     _note(out, {"event": "start", "at": now(), **who})
     outcome = "failed"
     try:

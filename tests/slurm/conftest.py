@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.launch.ledger import Ledger
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -32,6 +34,8 @@ class Commands:
 
     def __init__(self, cluster: Any, folder: Path) -> None:
         self.cluster, self.folder, self.root = cluster, folder, folder / "root"
+        self.environment: dict[str, str] = {}
+        self.max_array_size = SANDBOX.MAX_ARRAY_SIZE
         (folder / "catalog.yaml").write_text("tiny: {format: shapes, size: 32, train: 128, test: 64, seed: 0}\n")
 
     def spec(self, text: str, name: str = "spec.yaml") -> Path:
@@ -48,7 +52,7 @@ class Commands:
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [str(Path(sys.executable).with_name("fastmoco")), "--catalog", str(self.folder / "catalog.yaml")]
         environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1", "FASTMOCO_LEASE_STALE_S": "20"}
-        environment["FASTMOCO_WATCH_S"] = "2"
+        environment |= {"FASTMOCO_WATCH_S": "2", "FASTMOCO_SLURM_CACHE_S": "0", **self.environment}
         return subprocess.Popen(
             [*command, *words],
             cwd=PROJECT,
@@ -77,7 +81,14 @@ class Commands:
         self.cluster.wait(over, "the queue to empty", timeout_s)
 
     def queued(self) -> list[str]:
-        return self.cluster.ask("squeue", "-h", "-o", "%i|%T|%r|%j").splitlines()
+        return self.cluster.ask("squeue", "-h", "--array", "-o", "%i|%T|%r|%j").splitlines()
+
+    def job(self, part: str) -> str:
+        """SLURM's id of the job to which the run whose id holds `part` was last given."""
+        (run,) = self.runs(part)
+        place = Ledger.read(self.root).places()[run.name[-12:]]
+        assert place.job_id is not None
+        return place.job_id
 
     def wait_for_steps(self, part: str, steps: int, timeout_s: float = 60.0) -> None:
         """Wait until the run whose id holds `part` has done some steps."""

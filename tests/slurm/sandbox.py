@@ -21,6 +21,9 @@ from pathlib import Path
 
 NODES = 3
 CORES = 4
+# Jobs that a user may have in the queue of the partition `narrow`, and the largest index of an array, less one.
+SUBMIT_LIMIT = 20
+MAX_ARRAY_SIZE = 50
 _COMMANDS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "sacct", "munged", "mariadbd", "mariadb-install-db")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -63,6 +66,8 @@ class Sandbox:
         if self.accounting:
             self._accounts()
         self._write_configuration()
+        if self.accounting:
+            self._limits()
         self.start_controller()
         for index in range(NODES):
             self.start_node(index)
@@ -195,8 +200,20 @@ class Sandbox:
 
         self.wait(listens, "slurmdbd")
 
+    def _limits(self) -> None:
+        """A cluster, an account, and a QOS that lets a user submit `SUBMIT_LIMIT` jobs (elements of arrays count)."""
+        for words in (
+            ["add", "cluster", "sandbox"],
+            ["add", "qos", "narrow"],
+            ["modify", "qos", "narrow", "set", f"MaxSubmitJobsPerUser={SUBMIT_LIMIT}"],
+        ):
+            answer = subprocess.run(["sacctmgr", "-i", *words], env=self.environment, capture_output=True, text=True)
+            if answer.returncode:
+                raise RuntimeError(f"sacctmgr {' '.join(words)}: {answer.stdout}{answer.stderr}")
+
     def _write_configuration(self) -> None:
         accounts = f"""
+            AccountingStorageEnforce=limits,qos
             AccountingStorageType=accounting_storage/slurmdbd
             AccountingStorageHost=localhost
             AccountingStoragePort={self.ports[1]}
@@ -208,6 +225,7 @@ class Sandbox:
             for index in range(NODES)
         )
         everyone = f"Nodes=node[0-{NODES - 1}]"
+        narrow = "QOS=narrow" if self.accounting else ""
         _write(
             self.folder / "slurm.conf",
             f"""
@@ -239,6 +257,7 @@ class Sandbox:
             KillWait=10
             MinJobAge=300
             OverTimeLimit=0
+            MaxArraySize={MAX_ARRAY_SIZE}
             PreemptType=preempt/partition_prio
             PreemptMode=REQUEUE
             {accounts if self.accounting else ""}
@@ -247,6 +266,7 @@ class Sandbox:
             + f"PartitionName=main {everyone} Default=YES MaxTime=INFINITE State=UP PreemptMode=OFF\n"
             + f"PartitionName=short {everyone} MaxTime=1 State=UP PreemptMode=OFF\n"
             + f"PartitionName=cheap {everyone} PriorityTier=1 GraceTime=20 PreemptMode=REQUEUE\n"
+            + (f"PartitionName=narrow {everyone} MaxTime=INFINITE State=UP PreemptMode=OFF {narrow}\n")
             + f"PartitionName=dear {everyone} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF\n",
         )
 

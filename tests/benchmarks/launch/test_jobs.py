@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.campaign.plan import PlannedRun, make_plan
 from benchmarks.campaign.spec import load_spec
-from benchmarks.launch.jobs import group, run_hashes
+from benchmarks.launch.jobs import chained_singly, give_lanes, group, ranges
 from benchmarks.run.rundir import root_tag
 from pretrain.data.catalog import Catalog
 
@@ -42,17 +42,24 @@ def test_small_evaluations_of_one_checkpoint_share_jobs(tmp_path: Path) -> None:
 
 def test_lanes_hold_the_number_that_runs_at_a_time(tmp_path: Path) -> None:
     runs, launch = planned(tmp_path, SPEC.replace("pack: 2", "pack: 1, max_running: 3"))
-    assert [job.lane for job in group(runs, launch)] == [0, 1, 2, 0, 1, 2, 0]
+    jobs = group(runs, launch)
+    assert chained_singly(jobs, launch)
+    give_lanes(jobs, launch)
+    assert [job.lane for job in jobs] == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_a_jobs_name_carries_its_runs_and_the_root(tmp_path: Path) -> None:
-    runs, launch = planned(tmp_path)
-    job = group(runs, launch)[1]
-    name = job.name("0a1b2c3d")
-    assert name == f"fastmoco:0a1b2c3d:{job.runs[0].run_id[-12:]}+{job.runs[1].run_id[-12:]}"
-    assert run_hashes(name, "0a1b2c3d") == [run.run_id[-12:] for run in job.runs]
-    assert run_hashes(name, "ffffffff") == []
-    assert run_hashes("someone's own job", "0a1b2c3d") == []
+def test_evaluations_are_packed_to_a_time(tmp_path: Path) -> None:
+    text = SPEC.replace("seeds: [0, 1, 2]", "seeds: [0, 1, 2, 3, 4, 5, 6]").replace("pack: 2", "target_min: 30")
+    runs, launch = planned(tmp_path, text)
+    jobs = group(runs, launch, seconds=lambda run: 600.0)
+    assert [len(job.runs) for job in jobs] == [1, 3, 3, 1, 3, 3, 1]
+    # Of what nobody knows the time, `pack` says how many.
+    assert {len(job.runs) for job in group(runs, launch)} == {1}
+
+
+def test_indices_as_sbatch_writes_them() -> None:
+    assert ranges([5, 0, 1, 2, 9, 10]) == "0-2,5,9-10"
+    assert ranges([7]) == "7"
 
 
 def test_a_roots_tag_is_made_once_whoever_asks_first(tmp_path: Path) -> None:
