@@ -74,19 +74,19 @@ class Wave:
     def judge_endings(self) -> None:
         """Note why jobs have ended whose runs are neither done nor queued."""
         places = self.ledger.places()
-        open_runs = {
-            run: place
+        open_runs = [
+            (run, place)
             for run in self.campaign.plan.runs
             if (place := places.get(run.request.short())) is not None
             and place.job_id is not None
             and run.request.short() not in self.queued
             and not is_done(self.root, run.run_id)
             and all(e.job_id != place.job_id or e.saved for e in endings(run_dir(self.root, run.run_id)))
-        }
+        ]
         ended = slurm.ended(
-            [place.job_id for place in open_runs.values() if place.job_id is not None], newer_than=time.time()
+            [place.job_id for _, place in open_runs if place.job_id is not None], newer_than=time.time()
         )
-        for run, place in open_runs.items():
+        for run, place in open_runs:
             assert place.job_id is not None
             directory, since = run_dir(self.root, run.run_id), place.submission.at
             found = judge(directory, place.job_id, ended.get(place.job_id), since)
@@ -197,7 +197,7 @@ class Wave:
             except LimitError as limit:
                 if len(part.jobs) > 1:
                     parts += reversed(part.halves())
-                elif not self.queue and not self.outcome.submitted:
+                elif not self.queue and not self.outcome.jobs:
                     self._refuse(part, str(limit))  # nothing is queued that could make room
                 else:
                     self.full[kind] = self.outcome.why = str(limit)
