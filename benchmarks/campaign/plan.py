@@ -191,11 +191,18 @@ class _Planner:
         if entry.normalization is not None:
             with self.file.at("checkpoints", label, "normalization"):
                 preset(entry.normalization)
-        for path in files:
-            name = label if len(files) == 1 else f"{label}/{_stem(path)}"
-            sha256 = sha256_of_file(path)
+        for located in files:
+            name = label if len(files) == 1 else f"{label}/{_stem(located.path)}"
+            with self.file.at("checkpoints", label, "file"):
+                sha256, described = identity(located)
             ref = CheckpointRef(
-                label=name, ref=str(path), sha256=sha256, select=entry.select, normalization=entry.normalization
+                label=name,
+                ref=located.ref,
+                sha256=sha256,
+                described=described,
+                select=entry.select,
+                normalization=entry.normalization,
+                arch=entry.arch,
             )
             yield _Weights(label, ref, backbone=self._backbone(ref))
 
@@ -206,7 +213,9 @@ class _Planner:
         from evaluate.checkpoints.analyse import analyse
 
         try:
-            found = analyse(Path(ref.ref), select=ref.select, normalization=ref.normalization, sha256=ref.sha256)
+            found = analyse(
+                ref.ref, select=ref.select, normalization=ref.normalization, sha256=ref.sha256, arch=ref.arch
+            )
         except InputError:
             return None
         return found.match.backbone if found.match is not None else None

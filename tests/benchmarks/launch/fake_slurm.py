@@ -1,7 +1,8 @@
 """sbatch, squeue, sacct, scontrol and scancel on a folder of JSON, by the name under which this file is called.
 
-FAKE_SLURM/config.json: {"limit": jobs in the queue, "max_array": ..., "says": {command: [[exit code, words], ...]}}: each
-call of a command takes the next of its list (null: nothing special); ["lost", words] takes a job and fails nevertheless.
+FAKE_SLURM/config.json: {"limit": jobs in the queue, "max_array": ..., "says": {command: [[exit code, words], ...]}}:
+each call of a command takes the next of its list (null: nothing special); ["lost", words] takes a job and fails all
+the same.
 """
 
 import json

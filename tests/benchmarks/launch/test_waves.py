@@ -129,7 +129,7 @@ def test_dependencies_hold_across_waves(fake: Any) -> None:
     [
         "sbatch: error: Slurm job queue full, sleeping and retrying.",
         "sbatch: error: Batch job submission failed: Resource temporarily unavailable",
-        "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS",
+        "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates QOS",
         "sbatch: error: AssocGrpSubmitJobsLimit",
     ],
 )
