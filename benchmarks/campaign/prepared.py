@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.campaign.plan import Plan, PlannedRun, write_plan
@@ -19,9 +20,12 @@ def prepare(root: Path, plan: Plan) -> None:
 
 
 def write_request(root: Path, run: PlannedRun) -> None:
-    """Write `request.json`; one that says the same is left alone, for a worker may be reading it."""
+    """Write `request.json`; one that says the same is left alone, for a worker may be reading it.
+
+    It need not outlast a power cut: what is left of it then is replaced here, before the run starts again.
+    """
     path = run_dir(root, run.run_id) / REQUEST
-    wanted = run.request.model_dump(mode="json")
-    if path.exists() and type(run.request).model_validate_json(path.read_text(encoding="utf-8")) == run.request:
-        return
-    write_json(path, wanted)
+    with suppress(FileNotFoundError, ValueError):  # none, or one that a power cut has emptied
+        if type(run.request).model_validate_json(path.read_bytes()) == run.request:
+            return
+    write_json(path, run.request.model_dump(mode="json"), durable=False)

@@ -36,7 +36,10 @@ _LIMIT = re.compile(
     r"Resource temporarily unavailable|submit limit"
 )
 # Limits on one job's size or time, where the site denies what is over them: no waiting helps.
-_SIZE = re.compile(r"(Assoc|QOS)(Max|Grp)\w*(Cpu|CPU|Node|Mem|TRES|GRES|BB|Wall|Time|Energy|Billing)\w*Limit")
+_SIZE = re.compile(
+    r"(Assoc|QOS)(Max|Grp)\w*(Cpu|CPU|Node|Mem|TRES|GRES|BB|Wall|Time|Energy|Billing)\w*Limit|"
+    r"QOSMin\w+|Max(Cpu|CPU|Node|Mem|TRES|GRES|BB|Energy|Billing)\w*PerAccount|QOSTimeLimit|QOSNotAllowed"
+)
 _TRANSIENT = re.compile(
     r"[Ss]ocket timed out|Unable to (contact|establish)|connect(ion)? (failure|refused|reset|timed out)|"
     r"[Cc]ommunication connection|Zero Bytes|Transport endpoint|standby mode|Unspecified error|slurm_persist_conn|"
@@ -72,6 +75,11 @@ def verdict(stderr: str) -> Verdict:
     if _TRANSIENT.search(stderr):
         return "transient"
     return "refused" if _REFUSED.search(stderr) else "unknown"
+
+
+def is_of_one_user(limit: str) -> bool:
+    """Whether only the user's own jobs can fill a limit; those of others may be hidden from who asks."""
+    return "PerUser" in limit
 
 
 def ask(command: list[str], *, patience_s: float | None = None) -> str:

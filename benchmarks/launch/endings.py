@@ -23,6 +23,7 @@ Kind = Literal["out_of_memory", "node", "timeout", "stopped", "failed"]
 # A job that fails sooner than this may be its node's fault; so many of them on one node, and it is.
 _QUICK_S = 120
 _QUICK_FAILURES = 2
+_MEMORY_OPTIONS = ("mem", "mem-per-cpu", "mem-per-gpu")
 _LOST = ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL")
 
 
@@ -131,6 +132,9 @@ def with_lessons(resources: Resources, history: list[Ending], retry: Retry, bad:
     base = resources.mem_gb or next((e.mem_gb for e in history if e.kind == "out_of_memory" and e.mem_gb), None)
     if times and base:
         changes["mem_gb"] = base * retry.oom.mem_factor**times
+        if resources.options:  # sbatch's own spelling would win over it
+            kept = {key: value for key, value in resources.options.items() if key not in _MEMORY_OPTIONS}
+            changes["options"] = kept
     given = [node for node in (resources.exclude or "").split(",") if node]
     left_out = [*given, *(node for node in bad if node not in given)]
     if left_out:
@@ -171,12 +175,12 @@ def bad_nodes(directories: Iterable[Path]) -> dict[str, str]:
     }
 
 
-def tried(directory: Path) -> list[str]:
+def tried(history: Iterable[Ending]) -> list[str]:
     """A line for each job of a run that ended before the run was done."""
     lines = []
-    for ending in endings(directory):
+    for ending in history:
         where = f" on {ending.node}" if ending.node else ""
-        memory = f", {ending.mem_gb:g} GB asked for" if ending.mem_gb and ending.kind == "out_of_memory" else ""
+        memory = f", {ending.mem_gb:.3g} GB asked for" if ending.mem_gb and ending.kind == "out_of_memory" else ""
         lines.append(f"job {ending.job_id}{where}: {ending.kind.replace('_', ' ')}{memory} ({ending.words})")
     return lines
 

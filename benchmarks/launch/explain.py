@@ -6,7 +6,9 @@ from benchmarks.campaign.opened import Campaign
 from benchmarks.campaign.plan import Plan
 from benchmarks.campaign.sites import resources_of_run
 from benchmarks.campaign.status import clock, survey
+from benchmarks.launch.endings import tried
 from benchmarks.launch.show import estimator_of, jobs_of
+from benchmarks.launch.wave import history_of
 from benchmarks.run.request import CheckpointRef, Request
 from benchmarks.run.rundir import run_dir
 from evaluate.task import resolve_protocol
@@ -36,6 +38,8 @@ def print_explanation(campaign: Campaign, name: str) -> None:
         "estimate": f"{estimate} ({cost.basis})",
         "disk": f"about {cost.disk_bytes / 2**20:,.0f} MiB",
     }
+    if ended := tried(history_of(campaign.root, run)):
+        lines["tried"] = f"\n{' ' * 12}".join(ended)
     for key, value in lines.items():
         print(f"{key + ':':12}{value}")
 

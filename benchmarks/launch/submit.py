@@ -259,7 +259,8 @@ def _submit_tables(campaign: Campaign, wave: Wave) -> None:
     """The campaign's last job: its tables, and word of the end, once every run has ended."""
     mains = sorted({each.job_id for each in wave.ledger.submissions.values() if each.kind == "runs" and each.job_id})
     live = {job_id.partition("_")[0] for job_id in wave.queued.values()}
-    new = {wave.ledger.places()[run_id[-12:]].submission.job_id for run_id in wave.outcome.submitted}
+    places = wave.ledger.places()
+    new = {places[run_id[-12:]].submission.job_id for run_id in wave.outcome.submitted}
     after = [main for main in mains if main in live or main in new]
     _cancel_kind(campaign, "tables", wave)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from benchmarks.campaign.spec import Resources
 from benchmarks.launch import ask, slurm
 from benchmarks.launch.ask import LimitError, RefusedError, UnreachableError
 from benchmarks.launch.element import write_batch
-from benchmarks.launch.endings import bad_nodes, endings, judge, note, with_lessons
+from benchmarks.launch.endings import Ending, bad_nodes, endings, judge, note, with_lessons
 from benchmarks.launch.jobs import Batch, Job, Where, batches, chained_singly, give_lanes, group
 from benchmarks.launch.ledger import Ledger, Submission, new_id
 from benchmarks.launch.script import script_text
 from benchmarks.launch.slurm import QueuedJob
 from benchmarks.run.process import forget_ending, write_failure
 from benchmarks.run.rundir import campaign_dir, is_done, root_tag, run_dir
+from pretrain.runtime.errors import InputError
 from pretrain.runtime.files import write_text
 
 _JOB_ID = re.compile(r"(?:job )?(\d+)")
@@ -73,26 +74,8 @@ class Wave:
 
     def judge_endings(self) -> None:
         """Note why jobs have ended whose runs are neither done nor queued."""
-        places = self.ledger.places()
-        open_runs = [
-            (run, place)
-            for run in self.campaign.plan.runs
-            if (place := places.get(run.request.short())) is not None
-            and place.job_id is not None
-            and run.request.short() not in self.queued
-            and not is_done(self.root, run.run_id)
-            and all(e.job_id != place.job_id or e.saved for e in endings(run_dir(self.root, run.run_id)))
-        ]
-        ended = slurm.ended(
-            [place.job_id for _, place in open_runs if place.job_id is not None], newer_than=time.time()
-        )
-        for run, place in open_runs:
-            assert place.job_id is not None
-            directory, since = run_dir(self.root, run.run_id), place.submission.at
-            found = judge(directory, place.job_id, ended.get(place.job_id), since)
-            if found.mem_gb is None:
-                found = replace(found, mem_gb=place.submission.mem_gb)
-            note(directory, found)
+        for run, ending in not_noted(self.root, self.campaign.plan.runs, self.ledger, self.queued):
+            note(run_dir(self.root, run.run_id), ending)
 
     def submit(self, runs: Iterable[PlannedRun]) -> Outcome:
         """Submit these runs, each after what it needs; those whose needs cannot be submitted now wait for them."""
@@ -197,7 +180,7 @@ class Wave:
             except LimitError as limit:
                 if len(part.jobs) > 1:
                     parts += reversed(part.halves())
-                elif not self.queue and not self.outcome.jobs:
+                elif ask.is_of_one_user(str(limit)) and not self.queue and not self.outcome.jobs:
                     self._refuse(part, str(limit))  # nothing is queued that could make room
                 else:
                     self.full[kind] = self.outcome.why = str(limit)
@@ -258,6 +241,41 @@ class Wave:
             for run in job.runs:
                 self.outcome.refused[run.run_id] = words
                 write_failure(run_dir(self.root, run.run_id), f"SLURM refuses its job: {words}", 2, kind="refused")
+
+
+def not_noted(
+    root: Path, runs: Iterable[PlannedRun], ledger: Ledger, queued: Mapping[str, str]
+) -> list[tuple[PlannedRun, Ending]]:
+    """How the newest jobs of runs have ended that are neither done nor queued, where no line says so yet."""
+    places = ledger.places()
+    open_runs = [
+        (run, place, place.job_id)
+        for run in runs
+        if (place := places.get(run.request.short())) is not None
+        and place.job_id is not None
+        and run.request.short() not in queued
+        and not is_done(root, run.run_id)
+        and all(e.job_id != place.job_id or e.saved for e in endings(run_dir(root, run.run_id)))
+    ]
+    ended = slurm.ended([job_id for *_, job_id in open_runs], newer_than=time.time())
+    found = []
+    for run, place, job_id in open_runs:
+        ending = judge(run_dir(root, run.run_id), job_id, ended.get(job_id), place.submission.at)
+        memory = place.submission.mem_gb if ending.mem_gb is None else ending.mem_gb
+        found.append((run, replace(ending, mem_gb=memory)))
+    return found
+
+
+def history_of(root: Path, run: PlannedRun) -> list[Ending]:
+    """How all jobs of a run have ended that ended before it was done, whether or not a wave has noted it."""
+    ledger, noted = Ledger.read(root), endings(run_dir(root, run.run_id))
+    if run.request.short() not in ledger.places() or not slurm.is_here():
+        return noted
+    try:
+        queued = slurm.queued_runs(root, ledger, slurm.queue(newer_than=0.0))
+    except InputError:  # what is noted is still true
+        return noted
+    return noted + [ending for _, ending in not_noted(root, [run], ledger, queued)]
 
 
 def _where(job_id: str) -> Where:

@@ -17,11 +17,12 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a binary file beside `path` that becomes `path` when the block ends without an error.
 
     The content reaches the disk before the name does, and the name before the call returns, so that after a crash or
     a power cut `path` holds either all of the old content or all of the new. On an error nothing is left behind.
+    Without `durable` this holds for crashes of the process alone: for thousands of files that can be written again.
     """
     path = Path(path)
     if path.is_symlink():
@@ -36,11 +37,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
-        _fsync_directory(path.parent)
+        if durable:
+            _fsync_directory(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # a failed write does not say of which file
@@ -48,20 +51,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace `path` by `content`, whole or not at all."""
-    with replacing(path) as stream:
+    with replacing(path, durable=durable) as stream:
         stream.write(content)
 
 
-def write_text(path: Path, content: str) -> None:
+def write_text(path: Path, content: str, *, durable: bool = True) -> None:
     """Replace `path` by `content` in UTF-8, whole or not at all."""
-    write_bytes(path, content.encode())
+    write_bytes(path, content.encode(), durable=durable)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Replace `path` by `value` as indented JSON with sorted keys; NaN and infinity are refused (ValueError)."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    write_text(path, text, durable=durable)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -35,7 +35,7 @@ class Commands:
     def __init__(self, cluster: Any, folder: Path) -> None:
         self.cluster, self.folder, self.root = cluster, folder, folder / "root"
         self.environment: dict[str, str] = {}
-        self.max_array_size = SANDBOX.MAX_ARRAY_SIZE
+        self.max_array_size, self.submit_limit = SANDBOX.MAX_ARRAY_SIZE, SANDBOX.SUBMIT_LIMIT
         (folder / "catalog.yaml").write_text("tiny: {format: shapes, size: 32, train: 128, test: 64, seed: 0}\n")
 
     def spec(self, text: str, name: str = "spec.yaml") -> Path:

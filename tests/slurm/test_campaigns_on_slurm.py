@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,107 @@ def test_two_hundred_runs(commands: Any) -> None:
     assert len(waiting) >= 150  # the first have been done by now
     assert len({line.rpartition("|")[2] for line in waiting}) == 200 / commands.max_array_size  # so many arrays
     assert "nothing to submit" in commands.submit(spec)
+
+
+# What a job starts in place of Python and the suite: the runs of its element are done in a second.
+QUICK = """
+import json, os, sys, time
+from pathlib import Path
+
+batch = json.loads((Path(sys.argv[-1]) / "batch.json").read_text())
+for run in map(Path, batch["elements"][os.environ.get("SLURM_ARRAY_TASK_ID", "0")]):
+    with (run / "attempts.jsonl").open("a") as stream:
+        stream.write('{"event": "start", "at": "2026-01-01T00:00:00+00:00"}\\n')
+    time.sleep(1)
+    described = {"protocol": {"name": "dino"}, "data": {"name": "tiny"}, "seed": 0, "wall_s": 1.0}
+    described |= {"run_id": run.name, "kind": "evaluate", "task": "knn"}
+    (run / "result.json").write_text(
+        json.dumps({"run": described, "metrics": [{"name": "top1", "value": 50.0, "unit": "%"}]})
+    )
+"""
+# A command of SLURM that fails one time in five, every other time after it has done what it was asked.
+FLAKY = """
+import fcntl, os, subprocess, sys
+from pathlib import Path
+
+command = Path(sys.argv[0])
+with command.with_suffix(".calls").open("a+") as stream:
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    stream.write(".")
+    stream.flush()
+    call = os.fstat(stream.fileno()).st_size
+os.environ["PATH"] = os.environ["PATH"].partition(":")[2]
+if call % 5 != 2:
+    os.execvp(command.name, [command.name, *sys.argv[1:]])
+if call % 2:
+    subprocess.run([command.name, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+sys.exit(f"{command.name}: error: Socket timed out on send/recv operation")
+"""
+
+
+def quick_runs(commands: Any, name: str, count: int, launch: str) -> Path:
+    """A spec of runs that take a second each."""
+    (commands.folder / "quick.py").write_text(QUICK)
+    python = f"{sys.executable} -IS {commands.folder}/quick.py"
+    spec: Path = commands.spec(
+        f"name: {name}\ncheckpoints: {{random: {{backbone: cifar_resnet20, init: random}}}}\n"
+        f"evaluate: [{{task: knn, data: tiny, seeds: {list(range(count))}}}]\n"
+        f"launch: {{{launch}, tasks: {{knn: {{python: {python}}}}}}}\n"
+    )
+    return spec
+
+
+def most_queued_until(commands: Any, over: Any, timeout_s: float = 150.0) -> int:
+    most = 0
+
+    def look() -> bool:
+        nonlocal most
+        most = max(most, len(commands.queued()))
+        return bool(over())
+
+    commands.cluster.wait(look, "the campaign to end", timeout_s)
+    return most
+
+
+def test_more_runs_than_may_be_submitted_come_to_the_end_by_watch(commands: Any) -> None:
+    spec = quick_runs(commands, "narrow", 60, "slurm: {partition: narrow, timeout_min: 10}")
+    words = (str(spec), "--root", str(commands.root), "--cluster", "slurm")
+    told = commands.run("campaign", "run", *words).stderr
+    assert "submitted 20 runs in 20 jobs" in told
+    assert "40 runs wait for a place in the queue (QOSMaxSubmitJobPerUserLimit" in told
+    watcher = commands.start("campaign", "run", *words, "--watch")
+    most = most_queued_until(commands, lambda: watcher.poll() is not None)
+    _, told = watcher.communicate()
+    assert watcher.returncode == 0, told
+    assert most <= commands.submit_limit
+    assert commands.starts() == [1] * 60
+
+
+def test_more_runs_than_may_be_submitted_come_to_the_end_by_the_feeder(commands: Any) -> None:
+    spec = quick_runs(commands, "fed", 45, "slurm: {partition: narrow, timeout_min: 10}")
+    words = (str(spec), "--root", str(commands.root), "--cluster", "slurm")
+    told = commands.run("campaign", "run", *words, "--feeder").stderr
+    assert "submitted 19 runs in 19 jobs" in told  # the feeder's own job has the twentieth place
+    most = most_queued_until(commands, lambda: not commands.queued())
+    assert most <= commands.submit_limit
+    assert commands.starts() == [1] * 45
+    assert (commands.root / "campaigns" / "fed" / "tables" / "summary.md").exists()
+
+
+def test_commands_that_fail_one_time_in_five(commands: Any) -> None:
+    flaky = commands.folder / "flaky"
+    flaky.mkdir()
+    for name in ("sbatch", "squeue"):
+        (flaky / name).write_text(f"#!{sys.executable} -IS\n{FLAKY}")
+        (flaky / name).chmod(0o755)
+    commands.environment["PATH"] = f"{flaky}:{commands.cluster.environment['PATH']}"
+    spec = quick_runs(commands, "flaky", 20, "array: never, slurm: {timeout_min: 10}")
+    words = (str(spec), "--root", str(commands.root), "--cluster", "slurm")
+    told = commands.run("campaign", "run", *words, "--watch").stderr
+    assert "submitted 20 runs in 20 jobs" in told
+    assert (flaky / "sbatch.calls").stat().st_size >= 20
+    assert commands.starts() == [1] * 20
+    assert not commands.queued()
 
 
 def test_a_partition_that_does_not_exist(commands: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.campaign.opened import Campaign
 from benchmarks.launch import ask, submit
+from benchmarks.launch.explain import print_explanation
 from benchmarks.launch.session import cancel_runs
 from benchmarks.launch.submit import submit_campaign
 from benchmarks.run.process import read_failure, write_failure
@@ -73,26 +74,26 @@ def test_many_evaluations_of_few_pretrainings_wait_for_their_element(fake: Any) 
     assert [job["options"]["array"] for job in others] == ["0-8", "0-8"]
 
 
-def test_three_thousand_runs_are_a_few_calls_within_the_largest_array(fake: Any) -> None:
-    fake.configure(max_array=1001)
-    campaign = fake.campaign(evaluations(3000))
+def test_a_thousand_runs_are_a_few_calls_within_the_largest_array(fake: Any) -> None:
+    fake.configure(max_array=401)
+    campaign = fake.campaign(evaluations(1000))
     submit_campaign(campaign)
-    assert [job["options"].get("array") for job in fake.jobs.values()] == ["0-1000", "0-1000", "0-997", None]
+    assert [job["options"].get("array") for job in fake.jobs.values()] == ["0-400", "0-400", "0-197", None]
     assert Counter(fake.submitted(campaign)) == shorts(campaign)
     assert fake.calls("squeue") == 1
 
 
 def test_a_submit_limit_makes_the_rest_wait(fake: Any, caplog: pytest.LogCaptureFixture) -> None:
-    fake.configure(limit=20)
-    campaign = fake.campaign(evaluations(60))
+    fake.configure(limit=8)
+    campaign = fake.campaign(evaluations(24))
     with caplog.at_level("INFO"):
         submit_campaign(campaign)
-    assert len(fake.live()) == 20
-    assert "40 runs wait for a place in the queue (QOSMaxSubmitJobPerUserLimit" in caplog.text
+    assert len(fake.live()) == 8
+    assert "16 runs wait for a place in the queue (QOSMaxSubmitJobPerUserLimit" in caplog.text
     waves = 0
     while live := fake.live():
-        assert len(live) <= 20
-        for element in live[: 7 + waves]:
+        assert len(live) <= 8
+        for element in live[: 5 + waves]:
             if "element" in fake.jobs[element.partition("_")[0]]["text"]:
                 fake.finish(element)
             else:
@@ -142,10 +143,24 @@ def test_every_kind_of_full_queue_is_a_matter_of_waiting(fake: Any, words: str) 
     assert Counter(fake.submitted(campaign)) == shorts(campaign)
 
 
-def test_sizes_over_a_limit_are_refused_and_not_waited_for(fake: Any) -> None:
-    words = "sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: Job violates"
+def test_a_limit_that_others_fill_unseen_is_waited_for(fake: Any) -> None:
+    # squeue may hide the jobs of others: that it is empty says something of the user's own limits alone.
+    campaign = fake.campaign(evaluations(1))
+    for words in ("AssocGrpSubmitJobsLimit", "Slurm temporarily unable to accept job, sleeping and retrying."):
+        fake.configure(says={"sbatch": [[1, f"sbatch: error: {words}"]] * 9})
+        submit_campaign(campaign)
+        assert not fake.live()
+    fake.configure(limit=0)
+    with pytest.raises(InputError, match="QOSMaxSubmitJobPerUserLimit"):
+        submit_campaign(campaign)
+
+
+@pytest.mark.parametrize("limit", ["QOSMaxWallDurationPerJobLimit", "QOSMinGRES", "MaxCpuPerAccount"])
+def test_sizes_over_a_limit_are_refused_and_not_waited_for(fake: Any, limit: str) -> None:
+    words = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    words = f"sbatch: error: {limit}\nsbatch: error: Batch job submission failed: {words}"
     fake.configure(says={"sbatch": [[1, words]]})
-    with pytest.raises(InputError, match="QOSMaxWallDurationPerJobLimit"):
+    with pytest.raises(InputError, match=limit):
         submit_campaign(fake.campaign(evaluations(1)))
 
 
@@ -164,8 +179,8 @@ def test_commands_that_fail_at_random_submit_each_run_once(fake: Any, seed: int)
         ]
         for command in ("sbatch", "squeue", "scontrol")
     }
-    fake.configure(says=says, limit=9)
-    campaign = fake.campaign(evaluations(24, "{array: never}"))
+    fake.configure(says=says, limit=7)
+    campaign = fake.campaign(evaluations(14, "{array: never}"))
     submit_campaign(campaign)
     while live := fake.live():
         for element in live[:5]:
@@ -174,7 +189,7 @@ def test_commands_that_fail_at_random_submit_each_run_once(fake: Any, seed: int)
     # Every job that SLURM has taken is known to us, and no run was in two.
     assert Counter(fake.submitted(campaign)) == shorts(campaign)
     taken = [job for job in fake.jobs.values() if "element" in job["text"]]
-    assert len(taken) == 24
+    assert len(taken) == 14
 
 
 def test_a_controller_that_stays_away_is_told_and_nothing_is_lost(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +241,7 @@ def advance(campaign: Campaign) -> dict[str, int] | None:
     return submit._advance(campaign, submit.Progress())
 
 
-def test_a_run_out_of_memory_comes_back_once_with_more(fake: Any) -> None:
+def test_a_run_out_of_memory_comes_back_once_with_more(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     campaign = fake.campaign(evaluations(2, "{slurm: {mem_gb: 3}, retry: {oom: {mem_factor: 2.5}}}"))
     submit_campaign(campaign)
     fake.finish("100_0")
@@ -235,9 +250,29 @@ def test_a_run_out_of_memory_comes_back_once_with_more(fake: Any) -> None:
     assert advance(campaign) is None
     again = list(fake.jobs.values())[-1]
     assert again["options"]["mem"] == "7680M"
-    write_failure(fake.runs_of(again["id"])[0], "DefaultCPUAllocator: can't allocate memory", 1)
+    (run,) = fake.runs_of(again["id"])
+    write_failure(run, "DefaultCPUAllocator: can't allocate memory", 1)
     fake.end(again["id"], "FAILED")
-    assert advance(campaign) == {"done": 1, "failed": 1}
+    # Before anybody has looked at how the second ended, and after.
+    words = [
+        "100_1 on node1: out of memory, 3.91 GB asked for (the process was killed by SIGKILL)",
+        f"{again['id']} on node1: out of memory, 3.91 GB asked for (DefaultCPUAllocator: can't allocate memory)",
+    ]
+    for _ in range(2):
+        capsys.readouterr()
+        print_explanation(campaign, run.name)
+        told = capsys.readouterr().out
+        assert told.partition("tried:")[2].split("job ")[1:] == [f"{words[0]}\n{' ' * 12}", f"{words[1]}\n"]
+        assert advance(campaign) == {"done": 1, "failed": 1}
+
+
+def test_more_memory_replaces_the_sites_own_spelling(fake: Any) -> None:
+    campaign = fake.campaign(evaluations(1, "{slurm: {options: {mem: 3G, nice: 5}}}"))
+    submit_campaign(campaign)
+    fake.end("100", "OUT_OF_MEMORY")
+    assert advance(campaign) is None
+    again = list(fake.jobs.values())[-1]["options"]
+    assert (again["mem"], again["nice"]) == ("8000M", "5")
 
 
 def test_memory_that_nobody_gave_is_what_the_accounts_say(fake: Any) -> None:
@@ -302,14 +337,14 @@ def test_what_the_site_cancels_comes_back_and_what_people_cancel_does_not(fake: 
 def test_status_asks_once_whatever_the_number_of_runs(fake: Any) -> None:
     from benchmarks.launch import slurm
 
-    campaign = fake.campaign(evaluations(40, "{array: never}"))
+    campaign = fake.campaign(evaluations(12, "{array: never}"))
     submit_campaign(campaign)
-    for element in fake.live()[:20]:
+    for element in fake.live()[:6]:
         fake.end(element, "CANCELLED")
     before = {command: fake.calls(command) for command in ("squeue", "sacct")}
     states, silence = slurm.job_states(campaign.plan, campaign.root)
     assert not silence
-    assert Counter(state.state for state in states.values()) == {"CANCELLED": 20, "PENDING": 20}
+    assert Counter(state.state for state in states.values()) == {"CANCELLED": 6, "PENDING": 6}
     assert {command: fake.calls(command) - before[command] for command in before} == {"squeue": 1, "sacct": 1}
 
 
