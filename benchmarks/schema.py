@@ -90,7 +90,7 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
 
 
 def models(name: str) -> list[type[BaseModel]]:
-    """The models that a schema is made of; the bases they share are left out."""
+    """The models that a schema is made of; bases that no key holds are left out."""
     from benchmarks.campaign import spec
     from pretrain.data import entries
     from results.tables import definition
@@ -98,7 +98,8 @@ def models(name: str) -> list[type[BaseModel]]:
     module = {"spec": spec, "catalog": entries, "table": definition}[name]
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, BaseModel)]
     own = [one for one in classes if one.__module__ == module.__name__]
-    return [one for one in own if not any(one in other.__bases__ for other in own)]
+    used = TypeAdapter(_ROOTS[name]).json_schema()["$defs"]
+    return [one for one in own if one is _ROOTS[name] or one.__name__ in used]
 
 
 def _complete_names(definitions: dict[str, Any]) -> None:

@@ -47,7 +47,11 @@ def spec_page() -> str:
         "CheckpointEntry": "An entry of `checkpoints`",
         "EvaluateEntry": "An entry of `evaluate`",
         "Launch": "launch",
-        "Resources": "Resources: `launch.slurm`, `launch.tasks.TASK`, `resources`",
+        "Retry": "launch.retry",
+        "OutOfMemory": "launch.retry.oom",
+        "Times": "launch.retry.node, launch.retry.timeout",
+        "SharedResources": "launch.slurm",
+        "Resources": "Resources: `launch.tasks.TASK`, `launch.slurm.by_backbone`, `resources`",
         "Hints": "estimate",
     }
     by_name = {model.__name__: model for model in models("spec")}

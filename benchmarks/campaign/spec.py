@@ -96,14 +96,23 @@ class SharedResources(Resources):
 
 
 class OutOfMemory(Settings):
-    """What is done about a run that ran out of memory: again with `mem_factor` times as much, at most `max` times."""
+    """What is done about a run that ran out of memory; where nobody knows what it asked for, it is not tried again.
+
+    Attributes:
+        mem_factor: what the memory is multiplied by each time.
+        max: how often.
+    """
 
     mem_factor: float = Field(default=2.0, gt=1)
     max: int = Field(default=1, ge=0)
 
 
 class Times(Settings):
-    """How often something is tried again."""
+    """How often something is tried again.
+
+    Attributes:
+        max: how often; 0 for never.
+    """
 
     max: int = Field(default=3, ge=0)
 
@@ -113,8 +122,8 @@ class Retry(Settings):
 
     Attributes:
         oom: out of memory: once more, with twice the memory, unless given otherwise.
-        node: the node failed, or jobs on it; nodes on which jobs fail quickly are left out.
-        timeout: time limits in a row that a run may reach without having saved anything new.
+        node: the node failed, or jobs on it; three times. Nodes on which jobs fail quickly are left out.
+        timeout: time limits in a row that a run may reach without having saved anything new; two.
     """
 
     oom: OutOfMemory = OutOfMemory()

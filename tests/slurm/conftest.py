@@ -118,7 +118,7 @@ def commands(cluster: Any, tmp_path: Path) -> Iterator[Commands]:
     yield Commands(cluster, tmp_path)
     if "slurmctld" not in cluster.processes:  # a test that failed half-way must not take the others along
         cluster.start_controller()
-    ids = cluster.ask("squeue", "-h", "-o", "%i").split()
+    ids = sorted({*cluster.ask("squeue", "-h", "-o", "%F").split()})  # of arrays, the ids without elements
     if ids:
         cluster.ask("scancel", *ids)
         cluster.wait(lambda: not cluster.ask("squeue", "-h"), "the queue to empty")
