@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -50,17 +51,19 @@ def test_a_worker_starts_in_such_a_folder(hostile: Path) -> None:
     assert "the user's own" not in done.stderr
 
 
-def test_the_jobs_of_a_campaign_keep_the_folder_off_their_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.campaign.opened import open_campaign
+def test_a_job_of_a_campaign_starts_in_such_a_folder(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.campaign.spec import Resources
-    from benchmarks.launch.submit import _executor
-    from pretrain.data.catalog import Catalog
+    from benchmarks.launch.script import script_text
 
-    (tmp_path / "srun").write_text("#!/bin/sh\n")
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    spec = tmp_path / "spec.yaml"
-    spec.write_text("name: one\npretrain: {m: {recipe: shapes_demo, data: shapes}}\n")
-    campaign = open_campaign(spec, tmp_path / "root", Catalog.load(None), cluster="slurm", site=None)
-    executor = _executor(campaign, Resources(timeout_min=5), "name", None)
-    assert f"{sys.executable} -P -u -m submitit.core._submit" in executor._submitit_command_str
+    (hostile / "srun").write_text("#!/bin/sh\n")  # submitit looks for it
+    (hostile / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{hostile}:{os.environ['PATH']}")
+    element = "benchmarks.launch.element"
+    text = script_text(Resources(), mark="mark", folder=hostile / "job", module=element, arguments=("job",))
+    words = shlex.split(text.splitlines()[-1])
+    command = words[words.index(sys.executable) :]
+    assert command == python_command(element, "job")
+    environment = {**os.environ, "PYTHONPATH": ":"}
+    done = subprocess.run(command, cwd=hostile, env=environment, capture_output=True, text=True, check=False)
+    assert "job/batch.json" in done.stderr  # so far it came
+    assert "the user's own" not in done.stderr
