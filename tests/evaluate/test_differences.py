@@ -19,6 +19,7 @@ def test_what_differs_between_two_linear_protocols(
     told = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
     assert told == {
         "interpolation": "moco_v3: bilinear fast_moco: bicubic",
+        "schedule": "moco_v3: cosine_epoch fast_moco: cosine_step",
         "optimizer": "moco_v3: sgd fast_moco: lars",
         "lars_form": "moco_v3: before_momentum fast_moco: after_momentum",
         "lr_rule": "moco_v3: linear fast_moco: fixed",

@@ -165,8 +165,8 @@ def test_the_linear_probe_trains_batch_norm_and_one_convolution_alone():
 
 def test_a_backbone_with_one_map_is_told_to_use_the_linear_protocol():
     pytest.importorskip("timm")
-    backbone = load_backbone("random:timm:resnet10t")
+    backbone = load_backbone("random:timm:vit_tiny_patch16_224")
     with pytest.raises(InputError, match=r"gives 1 feature map.*the linear protocol needs one"):
         models.build(backbone, FCN, Geometry.of(FCN, 64), 4, seed=0)
     linear = PROTOCOLS["linear"]
-    assert models.build(backbone, linear, Geometry.of(linear, 64), 4, seed=0).decode_head.in_channels == 512
+    assert models.build(backbone, linear, Geometry.of(linear, 64), 4, seed=0).decode_head.in_channels == 192
