@@ -204,3 +204,11 @@ def save_correct(out: Path, correct: np.ndarray) -> None:
 def load_correct(out: Path, n: int) -> np.ndarray:
     """(n,) bool, what `save_correct` wrote for n images."""
     return np.unpackbits(np.load(Path(out) / "correct.npy"), count=n).astype(bool)
+
+
+def save_shares(out: Path, shares: np.ndarray) -> None:
+    """Write `OUT/shares.npy`: float32 (N,) numbers of the test images, in the order of the split, whose mean is the
+    main metric from 0 to 1: what `save_correct` is to accuracies, for metrics that are no share of right answers.
+    """
+    with replacing(Path(out) / "shares.npy") as stream:
+        np.save(stream, shares.astype(np.float32))

@@ -155,3 +155,18 @@ def read_result(directory: Path) -> Result:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path} is not a result file: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def read_run(directory: Path) -> Run:
+    """What `DIR/run.json` says of a run, finished or not.
+
+    Raises:
+        InputError: there is none, or it is no description of a run.
+    """
+    path = Path(directory) / "run.json"
+    try:
+        return Run.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{directory} is no run's directory: it holds no run.json") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} does not describe a run: {str(error).splitlines()[0]}") from None

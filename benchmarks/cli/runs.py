@@ -1,4 +1,4 @@
-"""`fastmoco pretrain | evaluate | inspect | convert`: one run, one file."""
+"""`fastmoco pretrain | evaluate | inspect | convert | predictions`: one run, one file."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(inspect)
     app.command()(convert)
+    app.command()(predictions)
 
 
 def pretrain(
@@ -189,6 +190,26 @@ def convert(
 
     export(file, to, out, select=select, normalization=normalization, arch=arch)
     print(f"wrote {out}")
+
+
+def predictions(
+    run: Annotated[Path, typer.Argument(help="The directory of a finished detection or segmentation run.")],
+    changes: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    catalog: CatalogOption = None,
+) -> None:
+    """Score the predictions that a run kept: every class and size, with intervals, or by other settings (--set).
+
+    No image is opened and no model built. `--set interpolation=voc10` and `--set main=AP50` are what scoring decides;
+    another test size needs the detector: evaluate again beside the run, which takes its training over.
+
+    Example: fastmoco predictions runs/voc --set interpolation=voc10
+    """
+    from evaluate import predictions as kept
+    from pretrain.runtime.settings import parse_sets
+
+    rows = kept.score(run, load_catalog(catalog), parse_sets(changes or []))
+    print(kept.as_json(rows) if as_json else kept.text(rows))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pretrain.runtime.errors import InputError
 # All that a run may have written before its training began or its metrics were computed.
 _OWN_FILES = (
     *("run.json", "attempts.jsonl", "log.txt", "metrics.jsonl", "events.out.tfevents.*", ".meeting-*"),
-    *("detectron2.yaml", "classifiers.json"),
+    *("detectron2.yaml", "classifiers.json", "state/training.json"),
 )
 # What only a training writes, with hours in it: a run with one of these goes on from there.
 _WORK = ("state/step_*.pt", "*/state/step_*.pt", "checkpoints/epoch_*.safetensors", "backbone.safetensors")
@@ -33,7 +33,7 @@ def nothing_left_behind(out: Path) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; a run needs a directory of its own")
     _refuse_foreign_files(out)
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    made = [folder for folder in (out / "state", out, *out.parents) if not folder.exists()]
     # A campaign has prepared the directory of its run, and its status tells what happened there.
     prepared = (out / "request.json").exists()
     there = set(_own(out))

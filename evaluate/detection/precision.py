@@ -31,7 +31,24 @@ class Found:
 def average_precisions(
     truths: dict[int, Truth], found: Found, ious: tuple[float, ...], interpolation: Literal["voc07", "voc10"]
 ) -> list[float] | None:
-    """AP from 0 to 1 of one class at each IoU that a hit must exceed; None for a class without objects that count.
+    """AP from 0 to 1 of one class at each IoU that a hit must exceed; None for a class without objects that count."""
+    table = matched(truths, found, ious)
+    if table is None:
+        return None
+    _, hits, misses, positives = table
+    results = []
+    for hit, miss in zip(hits, misses, strict=True):
+        count = np.cumsum(hit[hit | miss])
+        recall = count / positives
+        precision = count / np.arange(1, len(count) + 1)
+        results.append(_eleven_points(recall, precision) if interpolation == "voc07" else _area(recall, precision))
+    return results
+
+
+def matched(
+    truths: dict[int, Truth], found: Found, ious: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
+    """Image (N,) of each detection by falling score, hits and misses (T, N), and how many objects count; None for none.
 
     By falling score, a detection is a hit when the object it overlaps most is not yet found; a second one on the same
     object is a miss, and one on a difficult object does not count either way.
@@ -49,22 +66,17 @@ def average_precisions(
             overlaps = iou(found.boxes[index], truth.boxes)
             match[place] = int(overlaps.argmax())
             best[place] = overlaps[match[place]]
-    results = []
-    for threshold in ious:
+    hits, misses = np.zeros((len(ious), len(order)), dtype=bool), np.ones((len(ious), len(order)), dtype=bool)
+    for level, threshold in enumerate(ious):
         taken: set[tuple[int, int]] = set()
-        hit, counts = np.zeros(len(order), dtype=bool), np.ones(len(order), dtype=bool)
         for rank in np.flatnonzero(best > threshold):
             key = (int(images[rank]), int(match[rank]))
             if truths[key[0]].difficult[key[1]]:
-                counts[rank] = False
+                misses[level, rank] = False
             elif key not in taken:
                 taken.add(key)
-                hit[rank] = True
-        hits = np.cumsum(hit[counts])
-        recall = hits / positives
-        precision = hits / np.arange(1, len(hits) + 1)
-        results.append(_eleven_points(recall, precision) if interpolation == "voc07" else _area(recall, precision))
-    return results
+                hits[level, rank], misses[level, rank] = True, False
+    return images, hits, misses, positives
 
 
 def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

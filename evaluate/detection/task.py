@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from evaluate.detection import library
+from evaluate.metrics import save_shares
 from evaluate.protocols.detector import DetectionProtocol
 from evaluate.task import Job
 from pretrain.data.gate.before import check_before
@@ -26,9 +27,10 @@ PICTURES = 8
 
 
 def run(job: Job) -> list[Metric]:
-    """Train a detector on `train`, measure it on `test`; rows as `measuring.metrics` names them.
+    """Train a detector on `train`, measure it on `test`; rows as `scoring.metrics` names them.
 
-    In `job.out`: `detector.pth` and `detectron2.yaml` as detectron2 loads them, `pictures/detections.png`, curves, and
+    In `job.out`: `detector.pth` and `detectron2.yaml` as detectron2 loads them, `pictures/detections.png`,
+    `predictions/detections.json.gz` (COCO's list of results), curves, and
     `state/` to resume from.
 
     Raises:
@@ -40,11 +42,13 @@ def run(job: Job) -> list[Metric]:
     assert isinstance(protocol, DetectionProtocol)
     library.load()
     # detectron2 may be absent, and its import takes seconds: only a run that needs it pays.
+    from evaluate.detection import kept
     from evaluate.detection.config import check_backbone, detectron2_config
     from evaluate.detection.detector import build_detector
-    from evaluate.detection.measuring import detect, main_metrics, metrics
+    from evaluate.detection.measuring import detect
     from evaluate.detection.pictures import chosen, sheet
     from evaluate.detection.samples import TestImages, TrainingImages, trainable
+    from evaluate.detection.scoring import main_metrics, measured
     from evaluate.detection.training import Training
 
     check_backbone(protocol, job.backbone.metadata, job.backbone.ref)
@@ -64,7 +68,7 @@ def run(job: Job) -> list[Metric]:
             identity={
                 "seed": job.seed,
                 "checkpoint": job.backbone.sha256,
-                "images": job.catalog.identity(job.data),
+                "images": train.identity(),
             },
             out=job.out,
             device=job.device,
@@ -73,8 +77,12 @@ def run(job: Job) -> list[Metric]:
         )
         training.run()
         found = detect(detector, TestImages(test, protocol, channels), ranks)
-        rows = metrics(test, found, protocol.interpolation, masks=protocol.masks, main=protocol.main)
+        judged = measured(test, found, protocol.interpolation, masks=protocol.masks, main=protocol.main)
+        rows = judged.rows
         if ranks.is_main:
+            kept.save(job.out / kept.NAME, test, found)
+            if judged.shares is not None:
+                save_shares(job.out, judged.shares)
             page = sheet(test, found, chosen(PICTURES, len(test)))
             with replacing(job.out / "pictures" / "detections.png") as stream:
                 Image.fromarray(page).save(stream, format="PNG")

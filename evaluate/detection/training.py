@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from evaluate.detection.samples import TrainingImages, loader
 from evaluate.protocols.detector import DetectionProtocol
+from evaluate.trained_before import identity, take_over
 from pretrain.runtime.curves import Curves
 from pretrain.runtime.distributed import Ranks, any_rank, barrier, mean_over_ranks
 from pretrain.runtime.errors import InputError, RunFailedError
@@ -85,6 +86,10 @@ class Training:
             RunFailedError: the loss is not finite, or a state cannot be written.
             Interrupted: SIGTERM or SIGUSR2 came; the state is saved.
         """
+        if self.ranks.is_main:
+            settings = self.protocol.model_dump(mode="json")
+            take_over(self.out, identity("detection", settings, _BOOKKEEPING, self.identity))
+        barrier()
         start = done = self.restore()
         end = self.schedule.max_iter
         batches = loader(self.images, self.per_rank, start, end, self.ranks.rank, self.ranks.world_size, self.device)

@@ -12,6 +12,7 @@ from evaluate.guards import EachOnce
 from evaluate.segmentation.library import quiet
 from evaluate.segmentation.samples import TestImages, test_batches
 from evaluate.segmentation.scores import confusion
+from evaluate.segmentation.tallies import Confusions
 from pretrain.data.readers.masks import MaskSet
 from pretrain.runtime.distributed import Ranks
 from pretrain.runtime.progress import progress
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def measure(
     segmentor: EncoderDecoder, images: TestImages, device: torch.device, ranks: Ranks, keep: list[int]
-) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """The (K, K) confusion matrix over the whole split, the same on every rank, and the label maps of some images.
+) -> tuple[Confusions, dict[int, np.ndarray]]:
+    """The confusion counts of every image, the same on every rank, and the label maps of some images.
 
     Args:
         segmentor: put back into the mode it came in.
@@ -35,7 +36,7 @@ def measure(
     """
     masks: MaskSet = images.masks
     mine = list(range(ranks.rank, len(masks), ranks.world_size))
-    total = np.zeros((segmentor.num_classes, segmentor.num_classes), dtype=np.int64)
+    matrices: dict[int, np.ndarray] = {}
     seen = EachOnce(len(mine))
     kept: dict[int, np.ndarray] = {}
     trained = segmentor.training
@@ -45,19 +46,15 @@ def measure(
             data = segmentor.data_preprocessor(batch, False)
             (result,) = segmentor(**data, mode="predict")
             labels = result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
-            total += confusion(masks.mask(index), labels, segmentor.num_classes)
+            matrices[index] = confusion(masks.mask(index), labels, segmentor.num_classes)
             seen.saw(np.array([place]))
             if index in keep:
                 kept[index] = labels
             bar.advance()
     segmentor.train(trained)
     seen.check()
-    return _over_ranks(total, device, ranks), kept
-
-
-def _over_ranks(total: np.ndarray, device: torch.device, ranks: Ranks) -> np.ndarray:
-    if ranks.world_size == 1:
-        return total
-    tensor = torch.from_numpy(total).to(device)
-    dist.all_reduce(tensor)
-    return tensor.cpu().numpy()
+    if ranks.world_size > 1:
+        shares: list[dict[int, np.ndarray]] = [{} for _ in range(ranks.world_size)]
+        dist.all_gather_object(shares, matrices)
+        matrices = {index: matrix for share in shares for index, matrix in share.items()}
+    return Confusions.of(matrices, len(masks), segmentor.num_classes), kept

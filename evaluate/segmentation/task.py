@@ -6,9 +6,10 @@ import logging
 
 import numpy as np
 
+from evaluate.metrics import save_shares
 from evaluate.protocols.segmentation import PROTOCOLS
 from evaluate.protocols.segmentor import SegmentationProtocol
-from evaluate.segmentation import library, mmengine_files, models, scores
+from evaluate.segmentation import library, mmengine_files, models, tallies
 from evaluate.segmentation.geometry import Geometry
 from evaluate.segmentation.samples import TestImages, TrainingCrops
 from evaluate.segmentation.training import Training
@@ -26,8 +27,8 @@ log = logging.getLogger("fastmoco")
 def run(job: Job) -> list[Metric]:
     """Train and measure; rows mIoU, mAcc, aAcc and IoU/CLASS, all in percent over the test split's pixels.
 
-    In `job.out`: `confusion.npy` (K, K), `pictures/predictions.png`, `segmentor.pth` as mmsegmentation loads it,
-    curves, and `state/` to resume from.
+    In `job.out`: `confusion.npy` (K, K), `predictions/confusions.npz` (the same of each image),
+    `pictures/predictions.png`, `segmentor.pth` as mmsegmentation loads it, curves, and `state/` to resume from.
 
     Raises:
         InputError: mmsegmentation is missing, data without class masks or with wrong ones, or a protocol that does not
@@ -57,15 +58,17 @@ def run(job: Job) -> list[Metric]:
             ranks=ranks,
             stop=stop,
         )
-        matrix = training.run()
+        confusions = training.run()
         if ranks.is_main:
             with replacing(job.out / "confusion.npy") as stream:
-                np.save(stream, matrix)
+                np.save(stream, confusions.matrix())
+            confusions.save(job.out / tallies.NAME)
+            save_shares(job.out, tallies.shares(confusions, protocol.main))
             config = models.config_text(job.backbone, protocol, geometry, len(train.classes))
             mmengine_files.write(
                 job.out / "segmentor.pth", segmentor, protocol.iterations, train.classes, train.palette, config
             )
-    rows = scores.metrics(matrix, train.classes, len(test), protocol.main)
+    rows = tallies.metrics(confusions, train.classes, protocol.main)
     if protocol.evaluate_every:
         assert training.best is not None
         step, value = training.best

@@ -26,11 +26,13 @@ from evaluate.segmentation.library import quiet
 from evaluate.segmentation.measuring import measure
 from evaluate.segmentation.pictures import as_png, chosen, sheet
 from evaluate.segmentation.samples import TestImages, TrainingCrops, training_batches
+from evaluate.segmentation.tallies import Confusions
+from evaluate.trained_before import identity, take_over
 from pretrain.backbones.batchnorm import across_ranks
 from pretrain.runtime.curves import Curves
 from pretrain.runtime.distributed import Ranks, any_rank, barrier, mean_over_ranks
 from pretrain.runtime.errors import InputError, RunFailedError
-from pretrain.runtime.files import write_bytes
+from pretrain.runtime.files import canonical_hash, write_bytes
 from pretrain.runtime.interrupt import StopRequest
 from pretrain.runtime.progress import progress
 from pretrain.state import StateStore
@@ -88,6 +90,8 @@ class Training:
         self.optimizer = build_optimizer(protocol, self.segmentor)
         self.states = StateStore(out / "state")
         self.best: tuple[int, float] | None = None
+        settings = protocol.model_dump(mode="json")
+        self.measured = canonical_hash([test.masks.identity, {key: settings[key] for key in sorted(MEASURING)}])
         self.unchecked: list[torch.Tensor] = []
         self.done = 0  # steps
 
@@ -103,8 +107,8 @@ class Training:
                 "2 values, expected at least 2 images a batch"
             )
 
-    def run(self) -> np.ndarray:
-        """Train to the end from where the newest state stands; the (K, K) confusion matrix of the last measurement.
+    def run(self) -> Confusions:
+        """Train to the end from where the newest state stands; the confusion counts of the last measurement.
 
         Raises:
             InputError: the state is another run's.
@@ -113,11 +117,16 @@ class Training:
         """
         guard = frozen(self.segmentor.backbone) if self.protocol.trunk == "frozen" else nullcontext()
         with guard, quiet():
+            # What mmengine began here is no training of ours, and none to hand on.
+            if self.ranks.is_main and mmengine_files.last_checkpoint(self.out) is None:
+                settings = self.protocol.model_dump(mode="json")
+                take_over(self.out, identity("segmentation", settings, BOOKKEEPING, self.identity))
+            barrier()
             start = self._restore()
             # A point bears the number of steps done: that of the restored step is to be kept.
             curves = Curves(self.out, resume_step=start + 1 if start else 0) if self.ranks.is_main else None
             try:
-                matrix = self._train(start, curves)
+                confusions = self._train(start, curves)
             except InputError:
                 # A damaged image, found late: once it is mended the same command goes on.
                 finite = all(torch.isfinite(loss) for loss in self.unchecked)
@@ -128,9 +137,9 @@ class Training:
                 if curves is not None:
                     curves.close()
                 self.states.finish()
-        return matrix
+        return confusions
 
-    def _train(self, start: int, curves: Curves | None) -> np.ndarray:
+    def _train(self, start: int, curves: Curves | None) -> Confusions:
         protocol, total = self.protocol, self.protocol.iterations
         batches = training_batches(
             self.crops, protocol.global_batch_size, start, total, self.ranks.rank, self.ranks.world_size, self.device
@@ -189,12 +198,12 @@ class Training:
                 "warmup_iterations or clip_norm usually help"
             )
 
-    def _measure(self, done: int, curves: Curves | None) -> np.ndarray:
+    def _measure(self, done: int, curves: Curves | None) -> Confusions:
         masks = self.test.masks
         last = done == self.protocol.iterations
         keep = chosen(masks, self.protocol.pictures) if self.protocol.pictures else []
-        matrix, kept = measure(self.segmentor, self.test, self.device, self.ranks, keep)
-        figures = scores.summary(matrix)
+        confusions, kept = measure(self.segmentor, self.test, self.device, self.ranks, keep)
+        figures = scores.summary(confusions.matrix())
         if self.best is None or figures["mIoU"] > self.best[1]:
             self.best = (done, figures["mIoU"])
         log.info("step %d: %s", done, ", ".join(f"{name} {value:.2f} %" for name, value in figures.items()))
@@ -205,7 +214,7 @@ class Training:
                 curves.image("predictions", done, page)
                 if last:
                     write_bytes(self.out / "pictures" / "predictions.png", as_png(page))
-        return matrix
+        return confusions
 
     def _save_or_stop(self, done: int) -> None:
         total, protocol = self.protocol.iterations, self.protocol
@@ -228,6 +237,7 @@ class Training:
             "state_dict": self.segmentor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": list(self.best) if self.best else None,
+            "measured": self.measured,
         }
 
     def _restore(self) -> int:
@@ -246,7 +256,9 @@ class Training:
             )
         self.segmentor.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.best = tuple(state["best"]) if state["best"] else None
+        # What was best on other test images, or measured otherwise, says nothing here.
+        same = state.get("measured") == self.measured
+        self.best = tuple(state["best"]) if state["best"] and same else None
         log.info("resuming at step %d of %d", step, self.protocol.iterations)
         return step
 

@@ -17,7 +17,7 @@ from results.row import SCHEMA, Metric, Result, Run
 ProblemKind = Literal["duplicate", "half-written", "foreign", "unreadable", "failed", "unfinished"]
 State = Literal["done", "failed", "unfinished"]
 # What a run keeps in its directory that holds no other run: states, weights and pictures by the thousand.
-_INSIDE_A_RUN = frozenset({"state", "checkpoints", "pictures"})
+_INSIDE_A_RUN = frozenset({"state", "checkpoints", "pictures", "predictions"})
 M = TypeVar("M", bound=BaseModel)
 _MARKS = ("result.json", "failed.json", "run.json")
 

@@ -21,6 +21,7 @@ from PIL import Image
 import benchmarks.run.execute as executing
 from benchmarks.cli import main
 from benchmarks.run.leftovers import nothing_left_behind
+from evaluate.trained_before import take_over
 from pretrain import train as training
 from pretrain.runtime.errors import InputError
 from pretrain.state import StateStore
@@ -222,6 +223,26 @@ def test_only_what_the_call_wrote_is_taken_from_a_folder_that_was_there(tmp_path
     with pytest.raises(InputError, match="wrong"):
         fails()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "somebody.txt"]
+
+
+def test_the_note_of_a_training_that_did_not_begin_is_taken_away(tmp_path):
+    """One that has a state keeps it, and the note by which other runs of the same training find it."""
+    out = tmp_path / "new" / "out"
+
+    def fails(*, begun: bool) -> None:
+        with nothing_left_behind(out):
+            out.mkdir(parents=True)
+            (out / "run.json").write_text("{}")
+            take_over(out, "a" * 64)
+            if begun:
+                (out / "state" / "step_00000002.pt").write_bytes(b"a state")
+            raise InputError("a damaged image")
+
+    for begun in (False, True):
+        with pytest.raises(InputError):
+            fails(begun=begun)
+        assert (tmp_path / "new").exists() == begun
+    assert json.loads((out / "state" / "training.json").read_text()) == {"training": "a" * 64}
 
 
 def test_a_conversion_never_replaces_its_source(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmarks import doctor
 from benchmarks.cli import main
+from pretrain.runtime.errors import InputError
 
 XML = """<annotation>
   <size><width>40</width><height>30</height><depth>3</depth></size>
@@ -171,3 +172,93 @@ def test_doctor_says_which_detectron2_is_here(monkeypatch: pytest.MonkeyPatch) -
     assert line().endswith("0.6+pure (by fastmoco's installer; RoIAlign and NMS are torchvision's)")
     monkeypatch.setattr("evaluate.detection.installed", lambda: "0.6 compiled")
     assert line().endswith("0.6 compiled")
+
+
+def test_a_set_whose_objects_are_all_difficult(
+    catalog: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended with no metric and exit code 0."""
+    path = catalog.parent / "tree/Annotations/a.xml"
+    path.write_text(path.read_text().replace("</name>", "</name><difficult>1</difficult>"))
+    assert evaluate(catalog, "voc", monkeypatch) == 2
+    assert said(capsys) == (
+        "data set 'voc', split 'test': no image holds an object that counts: of its 1 objects 0 are crowds and 1 are "
+        "difficult"
+    )
+
+
+@pytest.mark.parametrize(("things", "told"), [("crowds", "2 objects 2 are crowds"), ("nothing", "no objects at all")])
+def test_sets_of_crowds_or_of_nothing(
+    catalog: Path, things: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = catalog.parent / "a.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [{**one, "iscrowd": 1} for one in content["annotations"]] if things == "crowds" else []
+    path.write_text(json.dumps(content))
+    assert evaluate(catalog, "coco", monkeypatch) == 2
+    assert told in said(capsys)
+
+
+def test_a_damaged_test_image_is_told_before_training(
+    catalog: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut short behind its header, which is whole: only decoding shows it."""
+    images = catalog.parent / "images"
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(images / "b.jpg", quality=95)
+    (images / "b.jpg").write_bytes((images / "b.jpg").read_bytes()[:900])
+    (catalog.parent / "b.json").write_text(JSON.format(images=IMAGE.replace("a.jpg", "b.jpg"), category=1, width=10))
+    catalog.write_text(
+        catalog.read_text().replace("test: {images: images, json: a.json}", "test: {images: images, json: b.json}")
+    )
+    monkeypatch.setattr("evaluate.detection.training.Training.run", lambda self: pytest.fail("trained"))
+    assert evaluate(catalog, "coco", monkeypatch) == 2
+    assert f"image {images / 'b.jpg'} does not decode" in said(capsys)
+    assert not (catalog.parent / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["truncated", "RGB", "another size", "no such object"])
+def test_wrong_masks_of_objects(
+    catalog: Path, mode: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = catalog.parent / "tree/SegmentationObject/a.png"
+    path.parent.mkdir()
+    values = np.zeros((30, 40), np.uint8)
+    values[5:15, 5:15] = 0 if mode == "no such object" else 1
+    picture = Image.fromarray(values[:20] if mode == "another size" else values)
+    (picture.convert("RGB") if mode == "RGB" else picture).save(path)
+    if mode == "truncated":
+        path.write_bytes(path.read_bytes()[:-30])
+    assert evaluate(catalog, "voc", monkeypatch, "--set", "masks=true") == 2
+    told = {
+        "truncated": "cannot be read",
+        "RGB": "mode is RGB",
+        "another size": "are 40 x 20 pixels, but the image is 40 x 30",
+        "no such object": "hold no pixel of object 1 of tree/a",
+    }
+    line = said(capsys)
+    assert str(path) in line
+    assert told[mode] in line
+
+
+def test_names_with_spaces_and_other_suffixes(tmp_path: Path) -> None:
+    from pretrain.data.catalog import Catalog
+
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for stem, suffix in (("a b", ".tif"), ("c 1", ".PNG"), ("d", ".bmp")):
+        Image.fromarray(np.zeros((30, 40, 3), dtype=np.uint8)).save(tmp_path / f"JPEGImages/{stem}{suffix}")
+        (tmp_path / f"Annotations/{stem}.xml").write_text(XML.format(name="cat", right=30))
+    (tmp_path / "ImageSets/Main/cat_train.txt").write_text("a b  1\nc 1 -1\nd  1\n")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a b\nc 1\nd\n")
+    (tmp_path / "catalog.yaml").write_text(
+        "s: {format: voc, root: ., train: [train], test: [cat_train], classes: [cat]}"
+    )
+    catalog = Catalog.load(tmp_path / "catalog.yaml")
+    for split in ("train", "test"):
+        objects = catalog.objects("s", split)
+        assert [image.path.name for image in objects.images] == ["a b.tif", "c 1.PNG", "d.bmp"]
+        assert [image.pixels().shape for image in objects.images] == [(30, 40, 3)] * 3
+    (tmp_path / "JPEGImages/d.jpg").write_bytes((tmp_path / "JPEGImages/d.bmp").read_bytes())
+    with pytest.raises(InputError, match="two images of one name"):
+        catalog.objects("s", "train")

@@ -120,7 +120,7 @@ def test_voc_rows_are_detectron2s(case: tuple[ObjectSet, list[Any]], tmp_path: P
     """v0.6's `voc_eval` on files that say the same; it rounds nothing here, and its boxes count pixels from 1."""
     from detectron2.evaluation.pascal_voc_evaluation import voc_eval
 
-    from evaluate.detection.measuring import metrics
+    from evaluate.detection.scoring import metrics
 
     objects, detections = case
     for image in objects.images:
@@ -168,7 +168,7 @@ def test_voc_rows_are_detectron2s(case: tuple[ObjectSet, list[Any]], tmp_path: P
 
 def test_the_main_metric_comes_first(case: tuple[ObjectSet, list[Any]]) -> None:
     """VOC's protocols told COCO's AP: it stood first."""
-    from evaluate.detection.measuring import metrics
+    from evaluate.detection.scoring import metrics
 
     objects, found = case
     rows = metrics(objects, found, "voc07", masks=False)
@@ -182,7 +182,7 @@ def test_the_main_metric_comes_first(case: tuple[ObjectSet, list[Any]]) -> None:
 
 def test_coco_rows_by_hand(case: tuple[ObjectSet, list[Any]]) -> None:
     """Cats: found exactly, with IoU 0.75, and one twice; the dog: IoU 2/3; the difficult dog does not count."""
-    from evaluate.detection.measuring import metrics
+    from evaluate.detection.scoring import metrics
 
     objects, detections = case
     rows = {row.name: row for row in metrics(objects, detections, "coco", masks=False)}
@@ -202,7 +202,8 @@ def test_coco_rows_by_hand(case: tuple[ObjectSet, list[Any]]) -> None:
 
 def test_mask_rows_count_pixels_of_masks(tmp_path: Path) -> None:
     """A find with the truth's box, whose mask holds 28 of the truth's 40 columns: IoU 1 of boxes, 0.7 of masks."""
-    from evaluate.detection.measuring import Detections, metrics
+    from evaluate.detection.measuring import Detections
+    from evaluate.detection.scoring import metrics
 
     truth = np.zeros((80, 100), dtype=np.uint8)
     truth[10:50, 20:60] = 1
@@ -224,7 +225,8 @@ def test_mask_rows_count_pixels_of_masks(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_zero(case: tuple[ObjectSet, list[Any]]) -> None:
-    from evaluate.detection.measuring import Detections, metrics
+    from evaluate.detection.measuring import Detections
+    from evaluate.detection.scoring import metrics
 
     none = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=int), None)
     for interpolation in ("coco", "voc07"):
