@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from evaluate import inputs
+from evaluate.frozen.representation import POOLED
 from evaluate.protocols.conformance import rows
 from evaluate.task import Job, resolve_protocol
 from evaluate.trained.head import linear_head
@@ -93,7 +94,7 @@ def training(task: str, name: str, images, out) -> Training:
     if task == "linear":
         several = len(protocol.base_lrs) > 1
         base = {f"head{i}" if several else "head": lr for i, lr in enumerate(protocol.base_lrs)}
-        assert Kind(1, False, protocol.base_lrs[0]).base_lr == protocol.base_lrs[0]
+        assert Kind(POOLED, protocol.base_lrs[0]).base_lr == protocol.base_lrs[0]
     else:
         base = {"trunk": protocol.trunk_lr, "head": protocol.head_lr}
     job = Job(None, Catalog(), "big", protocol, 0, torch.device("cpu"), out, out)

@@ -77,9 +77,9 @@ def test_a_tensor_that_did_not_come_from_the_file_fails_the_run(
     guards.check_weights_are_the_files(whole)
     assert not caplog.records  # what the file is was said when it was loaded
 
-    def forgetful(ref, *, select=None, seed=0, tell=True) -> LoadedBackbone:
+    def forgetful(ref, *, select=None, seed=0, tell=True, arch=None) -> LoadedBackbone:
         """As a loader with `strict=False` would: one tensor keeps what it was drawn with."""
-        found = load_backbone(ref, select=select, seed=seed, tell=tell)
+        found = load_backbone(ref, select=select, seed=seed, tell=tell, arch=arch)
         generator = torch.Generator().manual_seed(seed)
         state = found.module.state_dict()
         name = next(key for key in state if key.endswith("running_mean" if what == "a statistic" else "weight"))

@@ -18,6 +18,7 @@ from evaluate.protocols.knn import PROTOCOLS
 from evaluate.task import Job, resolve_protocol
 from pretrain.data.catalog import Catalog
 from pretrain.data.splits import few
+from pretrain.runtime.errors import InputError
 
 CPU = torch.device("cpu")
 TRAIN, TEST = 2000, 1000
@@ -69,13 +70,17 @@ def test_probes_come_near_the_classifier_that_came_with_the_weights(real_data: P
 @pytest.mark.long
 @pytest.mark.real_data
 def test_vegetables_at_224_with_classes_from_train(real_data: Path, tmp_path: Path) -> None:
-    """Photographs of 22 classes, of which val lacks four: the class list is train's, whatever split is measured."""
+    """Photographs of 22 classes, of which val lacks four: the class list is train's, and val cannot be measured."""
     backbone = load_backbone("random:resnet18")
     catalog = Catalog.load(real_data / "catalog.yaml")
     train, val = (catalog.images("vegetables", split) for split in ("train", "val"))
     assert train.classes == val.classes
     assert (len(train.classes), len(np.unique(train.labels)), len(np.unique(val.labels))) == (22, 22, 18)
-    protocol = resolve_protocol("knn", "dino", {"train_limit": 88, "test_limit": 60, "test_split": "val", "also_k": []})
+    few = {"train_limit": 88, "test_limit": 60, "also_k": []}
+    protocol = resolve_protocol("knn", "dino", {**few, "test_split": "val"})
+    with pytest.raises(InputError, match="split val: no image has class 'Garlic'"):
+        task.run("knn", job_of(backbone, catalog, "vegetables", protocol, tmp_path, "val"))
+    protocol = resolve_protocol("knn", "dino", few)
     rows = task.run("knn", job_of(backbone, catalog, "vegetables", protocol, tmp_path, "knn"))
     assert [row.name for row in rows] == ["top1", "top5", "mean_per_class"]
     assert rows[0].value > 100 / 22  # colour alone tells that much

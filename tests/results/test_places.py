@@ -40,7 +40,10 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_what_is_there(campaign: Path, 
 
 
 def test_a_device_or_a_directory_is_not_replaced_by_a_file(campaign: Path) -> None:
-    for out, reason in (("pipe", "is no regular file and is not replaced"), ("folder", "is a directory")):
+    for out, reason in (
+        ("pipe", "is no regular file and is not replaced"),
+        ("folder", "is a folder; expected the name"),
+    ):
         if out == "pipe":
             os.mkfifo(campaign.parent / out)
         else:
