@@ -155,14 +155,16 @@ def test_a_node_dies_under_a_run(commands: Any) -> None:
 
 
 def test_the_controller_is_restarted(commands: Any) -> None:
-    spec = commands.spec("name: controller\n" + pretraining(60) + KNN + LAUNCH)
+    spec = commands.spec("name: controller\n" + pretraining(150) + KNN + LAUNCH)
     commands.submit(spec)
     commands.wait_for_steps("pretrain-", 2)
     commands.cluster.stop_process("slurmctld")
+    # Each question to a controller that is away takes 9 s by itself: the run must not end while several are asked.
+    commands.environment["FASTMOCO_SLURM_PATIENCE_S"] = "1"
     assert "running" in commands.run("campaign", "status", str(spec), "--root", str(commands.root)).stdout
     commands.cluster.start_controller()
     commands.finish()
-    assert_whole(commands, 240)
+    assert_whole(commands, 600)
     assert commands.starts() == [1, 1]
 
 
